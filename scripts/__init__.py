@@ -1,0 +1,1 @@
+"""Entry points; each module is a few lines over the other packages."""

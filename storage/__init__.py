@@ -1,0 +1,1 @@
+"""PostgreSQL and Redis; knows no web server and no provider."""
