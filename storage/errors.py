@@ -6,7 +6,9 @@ class StorageError(Exception):
 
 
 class DatabaseUnavailable(StorageError):
-    """PostgreSQL could not be reached, or broke off. Nothing is known about the statement; settle and hold are safe to repeat."""
+    """PostgreSQL could not be reached, or broke off. Nothing is known about the statement; settle and hold are safe to
+    repeat.
+    """
 
 
 class RedisUnavailable(StorageError):

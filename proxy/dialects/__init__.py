@@ -1,0 +1,1 @@
+"""Dialects that several providers share. A provider's file picks one; a dialect knows no provider."""

@@ -1,0 +1,73 @@
+"""What the gateway needs from the accounts. `storage/credits.py` and `storage/journal.py` happen to fit; mypy checks
+it.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal, Protocol
+from uuid import UUID
+
+from proxy.chat import Usage
+
+Outcome = Literal["completed", "cancelled", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Money set aside for one call, before it starts.
+
+    `price` is what the charge will be computed from, as `pricing.encode_price` writes it: whoever settles an orphaned
+    hold needs no catalogue, and a price that changes meanwhile changes nothing.
+    """
+
+    id: UUID
+    user_id: UUID
+    amount_usd: Decimal
+    model_id: str
+    provider_code: str
+    task_type: str
+    prompt_tokens: int
+    price: str
+    idempotency_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How one call ended, and what it costs. `provisional`: the tokens were counted here, not by the provider."""
+
+    hold_id: UUID
+    user_id: UUID
+    outcome: Outcome
+    charge_usd: Decimal
+    usage: Usage
+    provisional: bool
+
+
+class Ledger(Protocol):
+    """Both calls are one SQL statement each, decided there, and safe to repeat."""
+
+    async def hold(self, hold: Hold) -> None:
+        """Set the amount aside, or raise: the balance less everything held already does not cover it."""
+        ...
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """Charge and release. False if the hold was settled before, and then nothing has changed."""
+        ...
+
+
+class Slot(Protocol):
+    """The place of one running call in the journal, a few bytes that outlive `kill -9` of this process."""
+
+    def note(self, accepted: bool, reported: bool, usage: Usage) -> None:
+        """What is known by now. `accepted`: the provider took the request; `reported`: the usage is the provider's
+        own.
+        """
+        ...
+
+    def clear(self) -> None:
+        """The call is settled. Safe to repeat."""
+        ...
+
+
+class Journal(Protocol):
+    def open_slot(self, hold_id: UUID) -> Slot: ...

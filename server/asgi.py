@@ -1,0 +1,117 @@
+"""`app`: what hypercorn loads. It opens what lives as long as the process and owns the root nursery."""
+
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import trio
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+from quart_trio import QuartTrio
+
+from proxy.gateway import Gateway
+from proxy.provider import load_providers
+from proxy.sandbox import SandboxTransport
+from proxy.transport import Deadlines, Transport, open_transport
+from server import hypercorn_fixes
+from server.app import create_app
+from server.auth.callers import Callers
+from server.catalogue import Catalogue
+from server.config import Config, ConfigInvalid, read_config
+from server.leases import Leases
+from server.services import Services
+from storage.accounts import Accounts
+from storage.credits import Credits
+from storage.errors import StorageError
+from storage.journal import open_journal
+from storage.migrate import check_schema
+from storage.postgres import open_database
+from storage.redis import open_redis
+from storage.tokens import Tokens
+
+logger = logging.getLogger(__name__)
+
+
+class Application:
+    """Answers once its lifespan has started. One per process; hypercorn starts the lifespan first."""
+
+    def __init__(self, config: Config | ConfigInvalid) -> None:
+        self._config = config
+        self._app: QuartTrio | None = None
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif self._app is not None:
+            await self._app(scope, receive, send)
+
+    async def _live(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """What keeps us from starting is told in one line each, all at once. A loop that dies ends the lifespan."""
+        await receive()
+        if isinstance(self._config, ConfigInvalid):
+            await send({"type": "lifespan.startup.failed", "message": str(self._config)})
+        else:
+            logging.basicConfig(level=self._config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+            await self._serve(self._config, receive, send)
+
+    async def _serve(self, config: Config, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        try:
+            async with open_services(config) as (services, leases), trio.open_nursery() as root:
+                root.start_soon(services.catalogue.keep_fresh)
+                root.start_soon(leases.keep_renewing)
+                root.start_soon(leases.keep_sweeping)
+                self._app = create_app(services)
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                root.cancel_scope.cancel()
+        except StorageError as error:
+            if self._app is not None:
+                raise
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+@asynccontextmanager
+async def open_services(config: Config) -> AsyncIterator[tuple[Services, Leases]]:
+    """Everything that a process needs, opened in order and closed in reverse. Raises StorageError if a store is not
+    there.
+    """
+    deadlines = Deadlines(
+        config.connect_seconds, config.first_byte_seconds, config.idle_seconds, config.write_deadline_seconds
+    )
+    async with (
+        open_database(config.database_url, size=config.database_connections) as database,
+        open_redis(config.redis_url) as redis,
+        open_transport(deadlines) as network,
+    ):
+        await check_schema(database)
+        catalogue = Catalogue(database)
+        await catalogue.refresh()
+        with open_journal(config.journal_folder) as journal:
+            credits_ = Credits(database, config.hold_lease_seconds)
+            transport: Transport = network if config.is_production else SandboxTransport(network)
+            secrets = [config.jwt_secret, *([config.jwt_previous_secret] if config.jwt_previous_secret else [])]
+            services = Services(
+                config=config,
+                database=database,
+                redis=redis,
+                callers=Callers(Tokens(redis, Accounts(database)), secrets),
+                catalogue=catalogue,
+                gateway=Gateway(lambda: catalogue.models, config.upstreams, transport, credits_, journal),
+            )
+            yield services, Leases(credits_, journal, config.journal_folder)
+
+
+def load_application(environment: Mapping[str, str]) -> Application:
+    """Called where hypercorn imports us, in every worker, before the first connection."""
+    try:
+        config = read_config(environment, load_providers())
+    except ConfigInvalid as error:
+        hypercorn_fixes.install()
+        return Application(error)
+    hypercorn_fixes.install(write_deadline_seconds=config.write_deadline_seconds)
+    return Application(config)
+
+
+app = load_application(os.environ)

@@ -1,0 +1,1 @@
+"""One file per dialect that clients speak: decode a request, encode events. Pure."""

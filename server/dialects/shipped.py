@@ -1,0 +1,175 @@
+"""The dialect of the shipped desktop and iOS clients: `/api/llm`. Pure.
+
+Any event name that the desktop does not know it takes for a chunk, and fails; so there are exactly these: none (a
+chunk),
+`stream_started`, `usage_update`, `stream_completed`, `stream_cancelled`, `error_details`. Silence is filled with
+comments.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from proxy.chat import (
+    ChatEvent,
+    ChatRequest,
+    Completed,
+    Failed,
+    Finished,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+from proxy.collected import Collected
+from proxy.pricing import cost_usd
+from proxy.sse import encode_event
+from server.dialects.chunks import ChunkWriter, tool_call_delta
+from server.dialects.dialect import Answer, Decoded, Dialect
+from server.dialects.messages import read_messages
+from server.dialects.options import WireOptions, check_text, decode_body, read_sampling, read_tools
+from server.errors import Problem, envelope, error_details
+
+USAGE_UPDATE_SECONDS = 1.0
+
+_encode = msgspec.json.encode
+
+
+class _Body(WireOptions):
+    """`duration_ms` and any other key are accepted and mean nothing here."""
+
+    request_id: str | None = None
+    task_type: str | None = None
+
+
+def decode(body: bytes) -> Decoded:
+    """Raises RequestInvalid."""
+    wire = decode_body(body, _Body)
+    request = ChatRequest(
+        model=wire.model,
+        messages=read_messages(wire.messages),
+        max_output_tokens=wire.max_completion_tokens or wire.max_tokens,
+        sampling=read_sampling(wire),
+        tools=read_tools(wire.tools),
+        tool_choice=wire.tool_choice,
+        parallel_tool_calls=wire.parallel_tool_calls,
+        response_format=wire.response_format,
+        task_type=check_text(wire.task_type, "task_type") or "general",
+        idempotency_key=check_text(wire.request_id, "request_id"),
+    )
+    return Decoded(request, bool(wire.stream))
+
+
+class ShippedEncoder:
+    """Encodes one stream. `clock` only spaces the usage updates."""
+
+    def __init__(self, answer: Answer, clock: Callable[[], float] = time.monotonic) -> None:
+        self._answer = answer
+        self._clock = clock
+        self._chunks = ChunkWriter(answer.answer_id, answer.model.id, answer.created)
+        self._next_update = clock() + USAGE_UPDATE_SECONDS
+
+    def open(self) -> bytes:
+        return self._event("stream_started", {})
+
+    def encode(self, events: list[ChatEvent]) -> bytes:
+        if len(events) == 1 and isinstance(events[0], TextDelta):
+            return self._chunks.text(events[0].text)
+        return b"".join([self._encode_one(event) for event in events])
+
+    def _encode_one(self, event: ChatEvent) -> bytes:
+        match event:
+            case TextDelta(text) | RefusalDelta(text):
+                return self._chunks.text(text)
+            case ToolCallDelta():
+                return self._chunks.delta(tool_call_delta(event))
+            case Finished(reason):
+                return self._chunks.delta({}, reason)
+            case Usage():
+                return self._update(event)
+            case Completed():
+                return self._complete(event)
+            case Failed():
+                return self._event("error_details", {"error": error_details(event)})
+        return b""  # reasoning: these clients have no place for it
+
+    def _update(self, usage: Usage) -> bytes:
+        if self._clock() < self._next_update:
+            return b""
+        self._next_update = self._clock() + USAGE_UPDATE_SECONDS
+        return self._event("usage_update", _usage_update(usage, str(cost_usd(self._answer.model.price, usage)), False))
+
+    def _complete(self, completed: Completed) -> bytes:
+        usage = completed.usage
+        final = {
+            "finalCost": msgspec.Raw(completed.cost_usd.encode()),
+            "tokensInput": usage.prompt_tokens,
+            "tokensOutput": usage.completion_tokens,
+            "cacheReadTokens": usage.cache_read_tokens,
+            "cacheWriteTokens": usage.cache_write_tokens,
+        }
+        update = self._event("usage_update", _usage_update(usage, completed.cost_usd, True))
+        return update + self._event("stream_completed", final)
+
+    def _event(self, name: str, data: Mapping[str, object]) -> bytes:
+        return encode_event(_encode({"requestId": str(self._answer.request_id), **data}), name)
+
+
+def encode_whole(answer: Answer, collected: Collected) -> bytes:
+    """Usage in camelCase inside a snake_case object, content never null: that is what the clients decode."""
+    message: dict[str, object] = {"role": "assistant", "content": collected.text + collected.refusal}
+    if collected.tool_calls:
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in collected.tool_calls
+        ]
+    body: dict[str, Any] = {
+        "id": answer.answer_id,
+        "object": "chat.completion",
+        "created": answer.created,
+        "model": answer.model.id,
+        "choices": [{"index": 0, "message": message, "finish_reason": collected.finish_reason}],
+    }
+    if isinstance(collected.ended, Completed):
+        body["usage"] = _camel_case_usage(collected.ended)
+    return _encode(body)
+
+
+def encode_problem(problem: Problem) -> bytes:
+    return _encode(envelope(problem))
+
+
+def _usage_update(usage: Usage, cost: str, is_final: bool) -> dict[str, object]:
+    return {
+        "tokensInput": usage.prompt_tokens,
+        "tokensOutput": usage.completion_tokens,
+        "cacheReadTokens": usage.cache_read_tokens,
+        "cacheWriteTokens": usage.cache_write_tokens,
+        "estimatedCost": msgspec.Raw(cost.encode()),
+        "tokensTotal": usage.prompt_tokens + usage.completion_tokens,
+        "isFinal": is_final,
+    }
+
+
+def _camel_case_usage(completed: Completed) -> dict[str, object]:
+    usage = completed.usage
+    return {
+        "promptTokens": usage.prompt_tokens,
+        "completionTokens": usage.completion_tokens,
+        "totalTokens": usage.prompt_tokens + usage.completion_tokens,
+        "cost": msgspec.Raw(completed.cost_usd.encode()),
+        "cachedInputTokens": usage.cache_read_tokens,
+        "cacheWriteTokens": usage.cache_write_tokens,
+        "cacheReadTokens": usage.cache_read_tokens,
+    }
+
+
+DIALECT = Dialect(
+    answers_at_once=True,
+    decode=decode,
+    open_encoder=ShippedEncoder,
+    encode_whole=encode_whole,
+    encode_problem=encode_problem,
+)

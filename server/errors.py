@@ -1,0 +1,161 @@
+"""One table: exception to status, error type and label; and the one envelope that all clients decode."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from proxy import errors as proxy_errors
+from proxy.chat import Failed
+from proxy.media import MediaRefused
+from storage import errors as storage_errors
+from storage.credits import BalanceTooLow, RequestRepeated
+
+
+class ServerError(Exception):
+    """Base of every error that this package raises on purpose. The message is fit for a user's eyes."""
+
+
+class NotAuthenticated(ServerError):
+    """No credentials, or credentials that don't hold."""
+
+
+class NotAllowed(ServerError):
+    """The caller is known and may not do this."""
+
+
+class RequestInvalid(ServerError):
+    """The request's body, headers or query are not of the form. The message names the place."""
+
+
+class BodyTooLarge(ServerError):
+    """More bytes than this server takes."""
+
+
+class ProviderFailed(ServerError):
+    """The provider failed before the client was answered."""
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.message)
+        self.failed = failed
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error as a client sees it, in no dialect yet."""
+
+    status: int
+    error_type: str
+    message: str
+    details: Mapping[str, object] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    status: int
+    error_type: str
+    label: str
+    retry_after_seconds: int | None = None
+
+
+_TABLE: Mapping[type[Exception], _Kind] = {
+    NotAuthenticated: _Kind(401, "authentication_error", "Authentication error"),
+    NotAllowed: _Kind(403, "forbidden", "Forbidden"),
+    RequestInvalid: _Kind(400, "validation_error", "Validation error"),
+    BodyTooLarge: _Kind(413, "payload_too_large", "Payload too large"),
+    proxy_errors.ModelUnknown: _Kind(404, "not_found", "Not found"),
+    proxy_errors.ModelNotPriced: _Kind(503, "configuration_error", "Configuration error"),
+    proxy_errors.ProviderNotConfigured: _Kind(503, "configuration_error", "Configuration error"),
+    proxy_errors.ContextWindowExceeded: _Kind(400, "bad_request", "Bad request"),
+    MediaRefused: _Kind(400, "validation_error", "Validation error"),
+    proxy_errors.RequestNotSupported: _Kind(400, "bad_request", "Bad request"),
+    BalanceTooLow: _Kind(402, "credit_insufficient", "Insufficient credits"),
+    RequestRepeated: _Kind(409, "already_exists", "Already exists"),
+    storage_errors.DatabaseUnavailable: _Kind(503, "database_error", "Database error", 2),
+    storage_errors.RedisUnavailable: _Kind(503, "database_error", "Database error", 2),
+}
+
+_BY_STATUS: Mapping[int, _Kind] = {
+    400: _Kind(400, "bad_request", "Bad request"),
+    401: _Kind(401, "authentication_error", "Authentication error"),
+    403: _Kind(403, "forbidden", "Forbidden"),
+    404: _Kind(404, "not_found", "Not found"),
+    405: _Kind(405, "method_not_allowed", "Method not allowed"),
+    408: _Kind(408, "timeout_error", "Request timeout"),
+    413: _Kind(413, "payload_too_large", "Payload too large"),
+    415: _Kind(415, "validation_error", "Validation error"),
+    429: _Kind(429, "rate_limit_error", "Too many requests"),
+}
+
+_PROVIDER_STATUS: Mapping[str, tuple[int, str]] = {
+    "rate_limit_exceeded": (429, "rate_limit_error"),
+    "context_length_exceeded": (400, "bad_request"),
+    "content_filter": (400, "bad_request"),
+    "bad_request": (400, "bad_request"),
+    "timeout_error": (504, "timeout_error"),
+    "network_error": (502, "network_error"),
+    "provider_unavailable": (503, "external_service_error"),
+    "internal_error": (500, "internal_error"),
+}
+
+INTERNAL = Problem(500, "internal_error", "Internal error: something went wrong on our side; the error was logged")
+
+
+def describe(error: Exception) -> Problem | None:
+    """What a client is told of `error`; None if it is no error of ours, and then it is a fault to be logged."""
+    if isinstance(error, ProviderFailed):
+        return _describe_failed(error.failed)
+    kind = next((_TABLE[class_] for class_ in type(error).__mro__ if class_ in _TABLE), None)
+    if kind is None:
+        return None
+    headers = {} if kind.retry_after_seconds is None else {"Retry-After": str(kind.retry_after_seconds)}
+    return Problem(kind.status, kind.error_type, f"{kind.label}: {error}", headers=headers)
+
+
+def describe_status(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Problem:
+    """An error that the framework found: an unknown path, a wrong method, a body that is too large."""
+    kind = _BY_STATUS.get(status, _Kind(status, "bad_request" if status < 500 else "internal_error", "Error"))
+    return Problem(kind.status, kind.error_type, f"{kind.label}: {detail}", headers=headers or {})
+
+
+def envelope(problem: Problem) -> dict[str, object]:
+    """Both spellings: the desktop reads snake_case, iOS camelCase. A 401 also has `error`, which older clients
+    search.
+    """
+    body: dict[str, object] = {
+        "code": problem.status,
+        "message": problem.message,
+        "error_type": problem.error_type,
+        "errorType": problem.error_type,
+    }
+    if problem.status == 401:
+        body["error"] = problem.message
+    if problem.details is not None:
+        body["error_details"] = body["errorDetails"] = problem.details
+    return body
+
+
+def error_details(failed: Failed) -> dict[str, object]:
+    """The object that clients decode from the stream's `error_details` event, camelCase and complete."""
+    return {
+        "code": failed.code,
+        "message": failed.message,
+        "fallbackAttempted": False,
+        "providerError": {
+            "provider": failed.provider,
+            "statusCode": failed.status,
+            "errorType": failed.provider_error_type or failed.code,
+            "details": failed.message,
+        },
+    }
+
+
+def _describe_failed(failed: Failed) -> Problem:
+    """A key of ours that the provider refuses is our fault, not the caller's: never a 401 to a client."""
+    status, error_type = _PROVIDER_STATUS.get(failed.code, (502, "external_service_error"))
+    message = f"External service error: {failed.message}"
+    if failed.code == "context_length_exceeded":
+        message += " (context window exceeded)"
+    headers = {}
+    if failed.retry_after_seconds is not None:
+        headers["Retry-After"] = str(max(1, round(failed.retry_after_seconds)))
+    return Problem(status, error_type, message, error_details(failed), headers)

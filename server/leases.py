@@ -1,0 +1,91 @@
+"""Leases of running calls: renewed while we live, settled from what is known when their owner is gone.
+
+Every process sweeps: at its start it reads the journals that dead processes left on this machine, so that their calls
+are settled at once and to the last token; after that, and for machines that are lost, it looks for holds that nobody
+renews.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from proxy.chat import Usage
+from proxy.errors import UsageOutOfBounds
+from proxy.ledger import Settlement
+from proxy.pricing import cost_usd, decode_price
+from storage.credits import Credits, ExpiredHold
+from storage.errors import StorageError
+from storage.journal import Journal, find_journals, read_orphan
+
+RENEWALS_PER_LEASE = 4
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Leases:
+    credits: Credits
+    journal: Journal
+    folder: Path
+
+    async def keep_renewing(self) -> None:
+        """Never returns. One statement a round for all calls of this process."""
+        while True:
+            await trio.sleep(self.credits.lease_seconds / RENEWALS_PER_LEASE)
+            if running := self.journal.running():
+                try:
+                    await self.credits.renew(running)
+                except StorageError:
+                    logger.warning("leases could not be renewed", exc_info=True)
+
+    async def keep_sweeping(self) -> None:
+        """Never returns."""
+        while True:
+            try:
+                await self.sweep()
+            except StorageError:
+                logger.warning("orphaned calls could not be settled; the next round tries again", exc_info=True)
+            await trio.sleep(self.credits.lease_seconds / RENEWALS_PER_LEASE)
+
+    async def sweep(self) -> int:
+        """Settle every call whose owner is gone, and say how many. Safe to repeat and to run on every process at
+        once.
+        """
+        for path in await trio.to_thread.run_sync(find_journals, self.folder):
+            await self._expire_journal(path)
+        settled = 0
+        while expired := await self.credits.find_expired():
+            for hold in expired:
+                settled += await self.credits.settle_expired(build_settlement(hold))
+        if settled:
+            logger.warning("calls were settled whose process is gone", extra={"calls": settled})
+        return settled
+
+    async def _expire_journal(self, path: Path) -> None:
+        with read_orphan(path) as progress:
+            if progress:
+                await self.credits.expire(progress)
+
+
+def build_settlement(hold: ExpiredHold) -> Settlement:
+    """The charge for what is known: the provider's usage if it had come, else what was counted; nothing if nothing
+    ran.
+    """
+    progress = hold.progress
+    usage = Usage(
+        progress.input_tokens,
+        progress.cache_read_tokens,
+        progress.cache_write_tokens,
+        progress.output_tokens,
+        progress.reasoning_tokens,
+    )
+    price = decode_price(hold.price)
+    try:
+        charge = cost_usd(price, usage)
+    except UsageOutOfBounds:
+        logger.exception("a hold expired with usage that cannot be", extra={"request_id": hold.id})
+        usage = Usage()
+        charge = cost_usd(price, usage)
+    return Settlement(hold.id, hold.user_id, "cancelled", charge, usage, provisional=not progress.reported)

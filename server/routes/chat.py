@@ -1,0 +1,80 @@
+"""Chat completions, in both dialects: one path inside, two encoders at its end."""
+
+import time
+from dataclasses import replace
+
+from quart import Blueprint, Response, request
+
+from proxy.chat import ChatEvent, Failed
+from proxy.collected import Collected
+from proxy.gateway import Chat
+from server.connection import keep_open
+from server.dialects import openai, shipped
+from server.dialects.dialect import Answer, Decoded, Dialect
+from server.dialects.options import check_text
+from server.errors import ProviderFailed
+from server.services import services
+from server.streaming import stream_response, wait_first
+
+blueprint = Blueprint("chat", __name__)
+
+
+@blueprint.post("/api/llm/chat/completions")
+@blueprint.post("/api/v1/llm/chat/completions")
+async def complete_shipped() -> Response:
+    return await complete(shipped.DIALECT)
+
+
+@blueprint.post("/v1/chat/completions")
+async def complete_openai() -> Response:
+    return await complete(openai.DIALECT)
+
+
+async def complete(dialect: Dialect) -> Response:
+    """Caller first, so that nobody else can make us read a body; then the request; then the call."""
+    caller = await services().callers.find(request.method, request.headers)
+    decoded = _with_idempotency_key(dialect.decode(await _read_body()))
+    chat = await keep_open(services().gateway.open_chat(caller.user_id, decoded.request))
+    answer = Answer(
+        chat.request_id, f"chatcmpl-{chat.answer_id.hex}", chat.model, int(time.time()), decoded.include_usage
+    )
+    if decoded.stream:
+        return await _stream(dialect, chat, answer)
+    return await _collect(dialect, chat, answer)
+
+
+async def _read_body() -> bytes:
+    """Raises werkzeug's RequestEntityTooLarge before more than the limit is in memory."""
+    return await request.get_data(cache=False, as_text=False, parse_form_data=False)
+
+
+async def _stream(dialect: Dialect, chat: Chat, answer: Answer) -> Response:
+    keep_alive_seconds = services().config.keep_alive_seconds
+    first = None if dialect.answers_at_once else await wait_first(chat, keep_alive_seconds)
+    if first:
+        await _raise_failed(chat, first[0])
+    return stream_response(chat, dialect.open_encoder(answer), first, keep_alive_seconds)
+
+
+async def _collect(dialect: Dialect, chat: Chat, answer: Answer) -> Response:
+    collected = Collected()
+    while events := await chat.next_events():
+        collected.add(events)
+    if collected.ended is not None:
+        await _raise_failed(chat, collected.ended)
+    return Response(dialect.encode_whole(answer, collected), content_type="application/json")
+
+
+async def _raise_failed(chat: Chat, event: ChatEvent) -> None:
+    """The client has not been answered yet, so a failure is a status. What it cost is settled before it is told."""
+    if isinstance(event, Failed):
+        await chat.settle()
+        raise ProviderFailed(event)
+
+
+def _with_idempotency_key(decoded: Decoded) -> Decoded:
+    """The header, where there is one, else what the body had."""
+    key = check_text(request.headers.get("Idempotency-Key"), "Idempotency-Key")
+    if key is None:
+        return decoded
+    return replace(decoded, request=replace(decoded.request, idempotency_key=key))

@@ -1,0 +1,38 @@
+"""`GET /v1/models`: what can be named as `model`, in OpenAI's shape."""
+
+import msgspec
+from quart import Blueprint, Response, request
+
+from proxy.errors import ModelUnknown
+from proxy.routing import Model, usable_models
+from server.services import services
+
+blueprint = Blueprint("models", __name__)
+
+
+@blueprint.get("/v1/models")
+async def list_models() -> Response:
+    models = await _find_models()
+    return _as_json({"object": "list", "data": [_describe(model) for model in models]})
+
+
+@blueprint.get("/v1/models/<path:model_id>")
+async def show_model(model_id: str) -> Response:
+    found = [model for model in await _find_models() if model.id == model_id]
+    if not found:
+        raise ModelUnknown(f"no model {model_id[:200]!r} is offered here; GET /v1/models lists those that are")
+    return _as_json(_describe(found[0]))
+
+
+async def _find_models() -> list[Model]:
+    await services().callers.find(request.method, request.headers)
+    return usable_models(services().catalogue.models, services().gateway.upstreams)
+
+
+def _describe(model: Model) -> dict[str, object]:
+    """`created` is required by the SDKs and has no meaning here."""
+    return {"id": model.id, "object": "model", "created": 0, "owned_by": model.provider_code}
+
+
+def _as_json(body: object) -> Response:
+    return Response(msgspec.json.encode(body), content_type="application/json")

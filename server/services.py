@@ -1,0 +1,35 @@
+"""What a route may use: one frozen record, made at the start and the same for the life of the process."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from quart import current_app
+
+from proxy.gateway import Gateway
+from server.auth.callers import Callers
+from server.catalogue import Catalogue
+from server.config import Config
+from storage.postgres import Database
+from storage.redis import Redis
+
+_KEY = "cloche.services"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    config: Config
+    database: Database
+    redis: Redis
+    callers: Callers
+    catalogue: Catalogue
+    gateway: Gateway
+
+
+def use_services(services: Services, extensions: dict[str, object]) -> None:
+    """Give the services to an app. Its routes find them with `services()`."""
+    extensions[_KEY] = services
+
+
+def services() -> Services:
+    """The services of the app that answers the request at hand."""
+    return cast(Services, current_app.extensions[_KEY])

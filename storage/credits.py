@@ -1,0 +1,261 @@
+"""Credits: the ledger, the balance and the holds. Every change is one statement that decides and is safe to repeat."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import LiteralString, Protocol
+from uuid import UUID
+
+from psycopg import errors
+
+from storage.errors import StorageError
+from storage.journal import Progress
+from storage.postgres import Database
+
+HOLD_LEASE_SECONDS = 60
+"""A hold that nobody renews for this long belongs to a process that is gone."""
+
+
+class BalanceTooLow(StorageError):
+    """The balance less what running calls hold does not cover the request."""
+
+    def __init__(self, required_usd: Decimal, available_usd: Decimal) -> None:
+        super().__init__(f"this request may cost up to {required_usd} USD, and {available_usd} USD are available")
+        self.required_usd = required_usd
+        self.available_usd = available_usd
+
+
+class RequestRepeated(StorageError):
+    """A request with the same idempotency key is running, or has been answered."""
+
+
+class Usage(Protocol):
+    """Tokens in buckets that do not overlap."""
+
+    @property
+    def input_tokens(self) -> int: ...
+    @property
+    def cache_read_tokens(self) -> int: ...
+    @property
+    def cache_write_tokens(self) -> int: ...
+    @property
+    def output_tokens(self) -> int: ...
+    @property
+    def reasoning_tokens(self) -> int: ...
+
+
+class Hold(Protocol):
+    """What a caller sets aside. `price` is JSON text, kept as it is for whoever settles."""
+
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def user_id(self) -> UUID: ...
+    @property
+    def amount_usd(self) -> Decimal: ...
+    @property
+    def model_id(self) -> str: ...
+    @property
+    def provider_code(self) -> str: ...
+    @property
+    def task_type(self) -> str: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def price(self) -> str: ...
+    @property
+    def idempotency_key(self) -> str | None: ...
+
+
+class Settlement(Protocol):
+    @property
+    def hold_id(self) -> UUID: ...
+    @property
+    def user_id(self) -> UUID: ...
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def charge_usd(self) -> Decimal: ...
+    @property
+    def usage(self) -> Usage: ...
+    @property
+    def provisional(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """`available_usd` is what a new call may hold."""
+
+    balance_usd: Decimal
+    held_usd: Decimal
+
+    @property
+    def available_usd(self) -> Decimal:
+        return self.balance_usd - self.held_usd
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiredHold:
+    """A hold whose owner is gone, with what its call is known to have used, and the price to charge it by."""
+
+    id: UUID
+    user_id: UUID
+    price: str
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Credits:
+    """The accounts of all users; it fits what the gateway asks of a ledger."""
+
+    database: Database
+    lease_seconds: int = HOLD_LEASE_SECONDS
+
+    async def hold(self, hold: Hold) -> None:
+        """Set the amount aside. Raises BalanceTooLow, or RequestRepeated.
+
+        The row lock on the balance puts concurrent holds of one user in order, so that the same credit is never held
+        twice. Not to be repeated blindly: a second call with the same hold raises.
+        """
+        parameters = {
+            "id": hold.id,
+            "user_id": hold.user_id,
+            "amount": hold.amount_usd,
+            "model_id": hold.model_id,
+            "provider_code": hold.provider_code,
+            "task_type": hold.task_type,
+            "price": hold.price,
+            "prompt_tokens": hold.prompt_tokens,
+            "idempotency_key": hold.idempotency_key,
+            "lease": self.lease_seconds,
+        }
+        try:
+            held = await self.database.as_user(hold.user_id).fetch_one(_HOLD, parameters)
+        except errors.UniqueViolation as error:
+            raise RequestRepeated("a request with this idempotency key is running, or has been answered") from error
+        if held is None:
+            available = (await self.balance(hold.user_id)).available_usd
+            raise BalanceTooLow(hold.amount_usd, available)
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """Charge, release and record the usage, once; False if that was done before.
+
+        A hold that was settled as expired while its call still ran is corrected by the difference.
+        """
+        return await self._settle(settlement, "settled", ["held", "expired"])
+
+    async def settle_expired(self, settlement: Settlement) -> bool:
+        """The same for a hold whose owner is gone, provided that it is held and expired still."""
+        return await self._settle(settlement, "expired", ["held"])
+
+    async def renew(self, progress: Sequence[Progress]) -> None:
+        """Extend the lease of running calls and record how far they have come. One statement for all of a process."""
+        ids = [one.hold_id for one in progress]
+        states = [one.as_json() for one in progress]
+        parameters = {"ids": ids, "progress": states, "lease": self.lease_seconds}
+        await self.database.as_operator("renew holds").fetch(_RENEW, parameters)
+
+    async def expire(self, progress: Sequence[Progress]) -> None:
+        """Record how far the calls of a dead process had come, and let their leases end now. Safe to repeat."""
+        ids = [one.hold_id for one in progress]
+        states = [one.as_json() for one in progress]
+        parameters = {"ids": ids, "progress": states, "lease": -1}
+        await self.database.as_operator("expire the holds of a dead process").fetch(_RENEW, parameters)
+
+    async def find_expired(self, limit: int = 500) -> list[ExpiredHold]:
+        """Holds whose owner is gone, longest expired first."""
+        rows = await self.database.as_operator("find expired holds").fetch(_FIND_EXPIRED, [limit])
+        return [ExpiredHold(id_, user_id, price, Progress.from_json(id_, state)) for id_, user_id, price, state in rows]
+
+    async def balance(self, user_id: UUID) -> Balance:
+        row = await self.database.as_user(user_id).fetch_one("SELECT balance_usd, held_usd FROM credit_balances")
+        return Balance(*row) if row else Balance(Decimal(0), Decimal(0))
+
+    async def grant(self, user_id: UUID, amount_usd: Decimal, *, idempotency_key: str, description: str) -> bool:
+        """Give credits. False if this key was booked before."""
+        parameters = {"user_id": user_id, "amount": amount_usd, "key": idempotency_key, "description": description}
+        rows = await self.database.as_operator("grant credits").fetch(_GRANT, parameters)
+        return bool(rows)
+
+    async def _settle(self, settlement: Settlement, state: str, from_states: list[str]) -> bool:
+        usage = settlement.usage
+        parameters = {
+            "id": settlement.hold_id,
+            "state": state,
+            "from_states": from_states,
+            "outcome": settlement.outcome,
+            "charge": settlement.charge_usd,
+            "provisional": settlement.provisional,
+            "input": usage.input_tokens,
+            "cache_read": usage.cache_read_tokens,
+            "cache_write": usage.cache_write_tokens,
+            "output": usage.output_tokens,
+            "reasoning": usage.reasoning_tokens,
+        }
+        rows = await self.database.as_operator("settle a call").fetch(_SETTLE, parameters)
+        return bool(rows)
+
+
+_HOLD: LiteralString = """
+    WITH spent AS (
+        UPDATE credit_balances SET held_usd = held_usd + %(amount)s
+        WHERE user_id = %(user_id)s AND balance_usd - held_usd >= %(amount)s
+        RETURNING user_id
+    )
+    INSERT INTO holds (id, user_id, amount_usd, model_id, provider_code, task_type, price, prompt_tokens,
+                       idempotency_key, expires_at)
+    SELECT %(id)s, user_id, %(amount)s, %(model_id)s, %(provider_code)s, %(task_type)s, %(price)s::jsonb,
+           %(prompt_tokens)s, %(idempotency_key)s, now() + make_interval(secs => %(lease)s)
+    FROM spent
+    RETURNING id
+"""
+
+_SETTLE: LiteralString = """
+    WITH hold AS MATERIALIZED (
+        SELECT * FROM holds
+        WHERE id = %(id)s AND state = ANY(%(from_states)s) AND (%(state)s = 'settled' OR expires_at < now())
+        FOR UPDATE
+    ), closed AS (
+        UPDATE holds
+        SET state = %(state)s, charged_usd = %(charge)s, settled_at = now(),
+            idempotency_key = CASE WHEN %(outcome)s = 'completed' THEN holds.idempotency_key END
+        FROM hold WHERE holds.id = hold.id
+    ), booked AS (
+        INSERT INTO credit_ledger (user_id, kind, amount_usd, idempotency_key, hold_id, description)
+        SELECT user_id, kind, charged_usd - %(charge)s, kind || ':' || id, id, model_id
+        FROM (SELECT *, CASE state WHEN 'held' THEN 'charge' ELSE 'correction' END AS kind FROM hold) AS entry
+        WHERE charged_usd <> %(charge)s
+    ), released AS (
+        UPDATE credit_balances SET held_usd = held_usd - hold.amount_usd
+        FROM hold WHERE credit_balances.user_id = hold.user_id AND hold.state = 'held'
+    )
+    INSERT INTO usage (request_id, user_id, model_id, provider_code, task_type, outcome, provisional, input_tokens,
+                       cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_usd, started_at)
+    SELECT id, user_id, model_id, provider_code, task_type, %(outcome)s, %(provisional)s, %(input)s,
+           %(cache_read)s, %(cache_write)s, %(output)s, %(reasoning)s, %(charge)s, created_at
+    FROM hold
+    ON CONFLICT (request_id) DO UPDATE SET
+        outcome = excluded.outcome, provisional = excluded.provisional, input_tokens = excluded.input_tokens,
+        cache_read_tokens = excluded.cache_read_tokens, cache_write_tokens = excluded.cache_write_tokens,
+        output_tokens = excluded.output_tokens, reasoning_tokens = excluded.reasoning_tokens,
+        cost_usd = excluded.cost_usd, ended_at = excluded.ended_at
+    RETURNING request_id
+"""
+
+_RENEW: LiteralString = """
+    UPDATE holds SET expires_at = now() + make_interval(secs => %(lease)s), progress = live.progress::jsonb
+    FROM unnest(%(ids)s::uuid[], %(progress)s::text[]) AS live (id, progress)
+    WHERE holds.id = live.id AND holds.state = 'held'
+"""
+
+_FIND_EXPIRED: LiteralString = """
+    SELECT id, user_id, price::text, progress FROM holds
+    WHERE state = 'held' AND expires_at < now() ORDER BY expires_at LIMIT %s
+"""
+
+_GRANT: LiteralString = """
+    INSERT INTO credit_ledger (user_id, kind, amount_usd, idempotency_key, description)
+    VALUES (%(user_id)s, 'grant', %(amount)s, %(key)s, %(description)s)
+    ON CONFLICT (idempotency_key) DO NOTHING
+    RETURNING id
+"""

@@ -1,0 +1,184 @@
+"""The journal of running calls: what each has used so far, in a memory-mapped file that outlives `kill -9`.
+
+Writing a slot is a store into memory, cheap enough to do for every batch of a stream; the kernel keeps the page
+whatever
+happens to the process. The next process on this machine finds the file, sees by its free lock that the owner is dead,
+and settles the calls in it exactly. If the machine is lost too, what was renewed into PostgreSQL last is what remains.
+"""
+
+import fcntl
+import mmap
+import os
+import secrets
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+from uuid import UUID
+
+_SLOT = struct.Struct("<16s??6xQQQQQ")
+_EMPTY = bytes(_SLOT.size)
+_SLOTS = 32_768
+"""Two mebibytes of sparse file; more running calls than one process can carry."""
+
+
+class Usage(Protocol):
+    @property
+    def input_tokens(self) -> int: ...
+    @property
+    def cache_read_tokens(self) -> int: ...
+    @property
+    def cache_write_tokens(self) -> int: ...
+    @property
+    def output_tokens(self) -> int: ...
+    @property
+    def reasoning_tokens(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a call is known to have used. `reported`: by the provider, not by our count."""
+
+    hold_id: UUID
+    accepted: bool = False
+    reported: bool = False
+    input_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def as_json(self) -> str:
+        pairs = ", ".join(f'"{name}": {int(getattr(self, name))}' for name in _FIELDS)
+        return f"{{{pairs}}}"
+
+    @classmethod
+    def from_json(cls, hold_id: UUID, state: dict[str, Any]) -> "Progress":
+        numbers = [int(state.get(name, 0)) for name in _FIELDS]
+        return cls(hold_id, bool(numbers[0]), bool(numbers[1]), *numbers[2:])
+
+
+_FIELDS = (
+    "accepted",
+    "reported",
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+)
+
+
+class Slot:
+    """The place of one running call. Its owner is the call."""
+
+    def __init__(self, journal: "Journal", number: int | None, hold_id: UUID) -> None:
+        self._journal = journal
+        self._number = number
+        self._hold_id = hold_id.bytes
+
+    def note(self, accepted: bool, reported: bool, usage: Usage) -> None:
+        if self._number is None:
+            return
+        _SLOT.pack_into(
+            self._journal.memory,
+            self._number * _SLOT.size,
+            self._hold_id,
+            accepted,
+            reported,
+            usage.input_tokens,
+            usage.cache_read_tokens,
+            usage.cache_write_tokens,
+            usage.output_tokens,
+            usage.reasoning_tokens,
+        )
+
+    def clear(self) -> None:
+        if self._number is not None:
+            self._journal.free(self._number)
+            self._number = None
+
+
+class Journal:
+    """The running calls of this process."""
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self.memory = memory
+        self._free = list(range(_SLOTS - 1, -1, -1))
+
+    def open_slot(self, hold_id: UUID) -> Slot:
+        """A place for a call. When all are taken the call runs without one, and its hold ends by its lease."""
+        slot = Slot(self, self._free.pop() if self._free else None, hold_id)
+        slot.note(False, False, Progress(hold_id))
+        return slot
+
+    def free(self, number: int) -> None:
+        start = number * _SLOT.size
+        self.memory[start : start + _SLOT.size] = _EMPTY
+        self._free.append(number)
+
+    def running(self) -> list[Progress]:
+        """What every running call has used by now."""
+        taken = _SLOTS - len(self._free)
+        return list(_read_slots(self.memory, taken)) if taken else []
+
+
+@contextmanager
+def open_journal(folder: Path) -> Iterator[Journal]:
+    """This process's journal, in `folder`, which is made if need be, for our user alone."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    name = f"{os.getpid()}-{secrets.token_hex(4)}"
+    unfinished, path = folder / f"{name}.new", folder / f"{name}.journal"
+    with unfinished.open("w+b") as file:
+        file.truncate(_SLOTS * _SLOT.size)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        unfinished.rename(path)  # only now, locked, can another process see it
+        with mmap.mmap(file.fileno(), 0) as memory:
+            journal = Journal(memory)
+            yield journal
+            if not journal.running():
+                path.unlink(missing_ok=True)
+
+
+def find_journals(folder: Path) -> list[Path]:
+    """All journals in the folder, those of living processes too."""
+    return sorted(folder.glob("*.journal"))
+
+
+@contextmanager
+def read_orphan(path: Path) -> Iterator[list[Progress]]:
+    """The calls that a dead process left behind; none if the owner lives, or if somebody else is reading it.
+
+    The journal is removed if the block ends well; else it stays for another try.
+    """
+    try:
+        file = path.open("r+b")
+    except FileNotFoundError:
+        yield []
+        return
+    with file:
+        if not _lock_nowait(file) or os.fstat(file.fileno()).st_nlink == 0:
+            yield []
+            return
+        yield list(_read_slots(file.read(), _SLOTS))
+        path.unlink(missing_ok=True)
+
+
+def _read_slots(memory: mmap.mmap | bytes, taken: int) -> Iterator[Progress]:
+    for number in range(len(memory) // _SLOT.size):
+        if taken == 0:
+            return
+        hold_id, *rest = _SLOT.unpack_from(memory, number * _SLOT.size)
+        if hold_id != _EMPTY[:16]:
+            taken -= 1
+            yield Progress(UUID(bytes=hold_id), *rest)
+
+
+def _lock_nowait(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,249 @@
+"""PostgreSQL: a pool of connections, lent only to someone with rights.
+
+Who asks is set for one transaction, never for a connection: a role and `app.user_id`, which the policies compare.
+"""
+
+import select
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, LiteralString
+from uuid import UUID
+
+import psycopg
+import trio
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from storage.errors import DatabaseUnavailable
+from storage.psycopg_trio import END_SECONDS, TrioConnection
+
+Parameters = Mapping[str, object] | Sequence[object]
+
+CLOSE_SECONDS = 5.0
+
+# All for one transaction (`true`): PostgreSQL takes them back at its end, however it ends.
+AS_USER: LiteralString = (
+    "SELECT set_config('role', 'cloche_request', true),"
+    " set_config('app.user_id', %s, true), set_config('app.reason', '', true);"
+)
+AS_OPERATOR: LiteralString = (
+    "SELECT set_config('role', 'cloche_operator', true),"
+    " set_config('app.user_id', '', true), set_config('app.reason', %s, true);"
+)
+
+# What the URL says wins. A server that vanishes without a word is noticed after tcp_user_timeout (milliseconds).
+CONNECTION_DEFAULTS = {
+    "application_name": "cloche",
+    "client_encoding": "UTF8",
+    "connect_timeout": "5",
+    "keepalives_idle": "30",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "20000",
+}
+SESSION_OPTIONS = (
+    "-c TimeZone=UTC -c statement_timeout=10s -c lock_timeout=5s -c idle_in_transaction_session_timeout=15s"
+)
+
+
+@asynccontextmanager
+async def open_database(url: str, *, size: int) -> AsyncIterator["Database"]:
+    """A pool of at most `size` connections, made as they are needed; all are closed at the end.
+
+    Raises DatabaseUnavailable if the first connection cannot be made; the message says what to check.
+    """
+    pool = _Pool(_read_url(url), size)
+    try:
+        async with pool.lend():
+            pass
+        yield Database(pool)
+    finally:
+        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            await pool.wait_returned()
+        pool.close_nowait()
+
+
+class Database:
+    """The way to the rows: with the rights of a user or of the operator."""
+
+    def __init__(self, pool: "_Pool") -> None:
+        self._pool = pool
+
+    def as_user(self, user_id: UUID) -> "Rights":
+        """The rights of one user: policies show the rows with this `user_id`."""
+        return Rights(self._pool, AS_USER, str(user_id))
+
+    def as_operator(self, reason: str) -> "Rights":
+        """The rights of background jobs and administration; the reason can be read as `app.reason`."""
+        return Rights(self._pool, AS_OPERATOR, reason)
+
+    async def check(self) -> None:
+        """One statement on a pooled connection. Raises DatabaseUnavailable if PostgreSQL does not answer it."""
+        async with self._pool.lend() as connection:
+            await connection.send(b"SELECT 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What one user, or the operator, may do. Nothing of it stays on a connection after a statement or transaction.
+
+    DatabaseUnavailable means that the connection could not be made or was lost; errors that PostgreSQL raised for a
+    statement come as psycopg raises them.
+    """
+
+    _pool: "_Pool"
+    _settings: LiteralString
+    _holder: str
+
+    async def fetch(self, statement: LiteralString, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
+        """Run one statement as a transaction of its own, in one round trip, and return its rows.
+
+        Parameters are written as `%s` or `%(name)s`. An error means that nothing has happened; if the scope is
+        cancelled while the statement runs, whether it took effect is unknown.
+        """
+        async with self._pool.lend() as connection:
+            return await connection.send(self._bind(connection) + connection.bind(statement, parameters))
+
+    async def fetch_one(self, statement: LiteralString, parameters: Parameters = ()) -> tuple[Any, ...] | None:
+        """The first row of `fetch`, or None if there is none."""
+        rows = await self.fetch(statement, parameters)
+        return rows[0] if rows else None
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[TrioConnection]:
+        """Several statements, all or nothing: COMMIT if the block ends well, else ROLLBACK.
+
+        COMMIT is shielded: a block that was left without an exception is committed even if the scope is cancelled.
+        """
+        async with self._pool.lend() as connection:
+            try:
+                await connection.send(b"BEGIN;" + self._bind(connection))
+                yield connection
+                await _commit(connection)
+            finally:
+                with trio.move_on_after(END_SECONDS, shield=True):
+                    await _roll_back(connection)
+
+    def _bind(self, connection: TrioConnection) -> bytes:
+        return connection.bind(self._settings, (self._holder,))
+
+
+async def _commit(connection: TrioConnection) -> None:
+    if not connection.is_in_healthy_transaction:
+        raise errors.InFailedSqlTransaction(
+            "a statement failed and the block went on, or it ended the transaction itself: nothing was committed here;"
+            " use connection.transaction() around a statement that may fail"
+        )
+    with trio.move_on_after(END_SECONDS, shield=True):
+        await connection.send(b"COMMIT")
+        return
+    raise DatabaseUnavailable("PostgreSQL did not confirm a COMMIT in time; whether it took effect is unknown")
+
+
+async def _roll_back(connection: TrioConnection) -> None:
+    """A connection that cannot roll back is closed by the pool, which ends its transaction too."""
+    if not connection.is_reusable:
+        with suppress(psycopg.Error):
+            await connection.send(b"ROLLBACK")
+
+
+class _Pool:
+    """Connections to lend, the last one used first. A slot is held from before a connection is looked for."""
+
+    def __init__(self, conninfo: str, size: int) -> None:
+        self._conninfo = conninfo
+        self._size = size
+        self._slots = trio.Semaphore(size)
+        self._idle: list[TrioConnection] = []
+        self._lent: set[TrioConnection] = set()
+        self._is_open = True
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[TrioConnection]:
+        """A connection outside of any transaction. Waiting is fair; what comes back unusable is closed."""
+        self._require_open()
+        await self._take_slot()
+        try:
+            connection = self._take_idle() or await self._connect()
+            self._lent.add(connection)
+            try:
+                yield connection
+            except psycopg.Error as error:
+                if not _is_lost(connection, error):
+                    raise
+                raise DatabaseUnavailable(f"PostgreSQL broke off: {error}") from error
+            finally:
+                self._give_back(connection)
+        finally:
+            self._slots.release()
+
+    def _require_open(self) -> None:
+        if not self._is_open:
+            raise DatabaseUnavailable("the database was closed: it is used after the block that opened it")
+
+    async def _take_slot(self) -> None:
+        try:
+            self._slots.acquire_nowait()
+        except trio.WouldBlock:
+            await self._slots.acquire()
+
+    def _take_idle(self) -> TrioConnection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if not _has_something_to_read(connection):
+                return connection
+            connection.close_nowait()
+        return None
+
+    async def _connect(self) -> TrioConnection:
+        self._require_open()
+        try:
+            return await TrioConnection.connect(self._conninfo)
+        except psycopg.Error as error:
+            raise DatabaseUnavailable(
+                f"PostgreSQL does not let us in: {error}. Check that it runs and has connections left, and the host,"
+                " port, database, role and password in DATABASE_URL."
+            ) from error
+
+    def _give_back(self, connection: TrioConnection) -> None:
+        self._lent.discard(connection)
+        if self._is_open and connection.is_reusable:
+            self._idle.append(connection)
+        else:
+            connection.close_nowait()
+
+    async def wait_returned(self) -> None:
+        """Lend nothing more and wait until all is back."""
+        self._is_open = False
+        for _ in range(self._size):
+            await self._slots.acquire()
+
+    def close_nowait(self) -> None:
+        """Close what is here, and under whoever did not return it."""
+        for connection in (*self._idle, *self._lent):
+            connection.close_nowait()
+        self._idle.clear()
+
+
+def _has_something_to_read(connection: TrioConnection) -> bool:
+    """An idle connection is silent. A word from the server is its farewell, or a setting that we do not know."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _is_lost(connection: TrioConnection, error: psycopg.Error) -> bool:
+    return connection.closed or error.diag.severity_nonlocalized in {"FATAL", "PANIC"}
+
+
+def _read_url(url: str) -> str:
+    try:
+        settings = conninfo_to_dict(url)
+    except psycopg.Error:
+        # The error repeats parts of the URL, perhaps the password.
+        raise DatabaseUnavailable(
+            "DATABASE_URL is not a connection string: postgresql://role:password@host:5432/database"
+        ) from None
+    options = f"{SESSION_OPTIONS} {settings.get('options') or ''}".rstrip()
+    return make_conninfo("", **{**CONNECTION_DEFAULTS, **settings, "options": options})

@@ -1,0 +1,80 @@
+"""The seed: the catalogue as a file under version control, applied with the owner's rights."""
+
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from storage.errors import StorageError
+
+
+class SeedInvalid(StorageError):
+    """The file does not describe a catalogue. The message names the place."""
+
+
+def read_seed(path: Path | None = None) -> Mapping[str, Any]:
+    """The file, or the one that comes with the code. Raises SeedInvalid."""
+    source = path or files("storage").joinpath("seed_files", "catalogue.toml")
+    text = source.read_text("utf-8")
+    try:
+        catalogue = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SeedInvalid(f"the catalogue is no TOML: {error}") from error
+    for model_id, model in catalogue["models"].items():
+        home = model_id.partition("/")[0]
+        if home not in catalogue["providers"] or home not in model["mappings"]:
+            raise SeedInvalid(f"{model_id}: its provider {home!r} must be listed and mapped")
+    return catalogue
+
+
+def seed(owner_database_url: str, path: Path | None = None) -> int:
+    """Write the catalogue and take models that it does not list out of service. Returns their number. Safe to
+    repeat.
+    """
+    catalogue = read_seed(path)
+    with psycopg.connect(owner_database_url, application_name="cloche-seed") as connection:
+        for code, name in catalogue["providers"].items():
+            connection.execute(_WRITE_PROVIDER, [code, name])
+        for model_id, model in catalogue["models"].items():
+            _write_model(connection, model_id, model)
+        connection.execute(
+            "UPDATE models SET status = 'inactive' WHERE id <> ALL(%s)", [list(catalogue["models"])]
+        )
+    return len(catalogue["models"])
+
+
+_WRITE_PROVIDER: LiteralString = """
+    INSERT INTO providers (code, name) VALUES (%s, %s) ON CONFLICT (code) DO UPDATE SET name = excluded.name
+"""
+
+
+def _write_model(connection: psycopg.Connection, model_id: str, model: Mapping[str, Any]) -> None:
+    row = {
+        "id": model_id,
+        "name": model["name"],
+        "provider": model_id.partition("/")[0],
+        "window": model["context_window"],
+        "max_output": model["max_output_tokens"],
+        "capabilities": Jsonb(model["capabilities"]),
+        "pricing": Jsonb(model["pricing"]),
+    }
+    connection.execute(
+        """
+        INSERT INTO models (id, name, provider_code, context_window, max_output_tokens, capabilities, pricing_info)
+        VALUES (%(id)s, %(name)s, %(provider)s, %(window)s, %(max_output)s, %(capabilities)s, %(pricing)s)
+        ON CONFLICT (id) DO UPDATE SET name = excluded.name, context_window = excluded.context_window,
+            max_output_tokens = excluded.max_output_tokens, capabilities = excluded.capabilities,
+            pricing_info = excluded.pricing_info, status = 'active'
+        """,
+        row,
+    )
+    connection.execute("DELETE FROM model_mappings WHERE model_id = %s", [model_id])
+    for provider_code, provider_model_id in model["mappings"].items():
+        connection.execute(
+            "INSERT INTO model_mappings (model_id, provider_code, provider_model_id) VALUES (%s, %s, %s)",
+            [model_id, provider_code, provider_model_id],
+        )

@@ -1,0 +1,48 @@
+"""Stand-ins that work and only lack the network, all in one place."""
+
+from tests.fake_upstream import (
+    END_OF_CHUNKS,
+    Close,
+    FakeUpstream,
+    Pause,
+    RecordedConnection,
+    RecordedRequest,
+    Reset,
+    Send,
+    SendChunk,
+    Step,
+    WaitFor,
+    WaitForClose,
+    build_tls,
+    open_fake_upstream,
+    response,
+    sse_chunk,
+    stream_head,
+    upto_chunks,
+)
+from tests.openai_scripts import ScriptedToolCall, openai_error, openai_stream, openai_whole
+
+__all__ = [
+    "END_OF_CHUNKS",
+    "Close",
+    "FakeUpstream",
+    "Pause",
+    "RecordedConnection",
+    "RecordedRequest",
+    "Reset",
+    "ScriptedToolCall",
+    "Send",
+    "SendChunk",
+    "Step",
+    "WaitFor",
+    "WaitForClose",
+    "build_tls",
+    "open_fake_upstream",
+    "openai_error",
+    "openai_stream",
+    "openai_whole",
+    "response",
+    "sse_chunk",
+    "stream_head",
+    "upto_chunks",
+]
