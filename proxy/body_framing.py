@@ -134,7 +134,7 @@ class ChunkedBody:
         end = data.find(b"\r\n", position)
         if end < 0:
             return self._keep_line(data, position)
-        self._trailer_bytes += end - position
+        self._trailer_bytes += end + 2 - position
         if self._trailer_bytes > MAX_TRAILER_BYTES:
             raise FramingBroken("the trailers are too long")
         self.is_complete = end == position

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from proxy.chat import Failed
-from proxy.errors import UpstreamError, UpstreamTimedOut
+from proxy.errors import UpstreamError, UpstreamTimedOut, UpstreamUnreachable
 
 _CODES = {
     400: "bad_request",
@@ -25,9 +25,13 @@ _MAX_MESSAGE = 500
 
 
 def failed_upstream(provider: str, error: UpstreamError) -> Failed:
-    """The connection to the provider failed; nothing of the error's inside is shown but its sentence."""
-    code = "timeout_error" if isinstance(error, UpstreamTimedOut) else "network_error"
-    return Failed(code, str(error), provider)
+    """The connection to the provider failed. Which host it was is for our log, not for a client."""
+    match error:
+        case UpstreamTimedOut():
+            return Failed("timeout_error", "the provider did not answer in time", provider)
+        case UpstreamUnreachable():
+            return Failed("network_error", "the provider cannot be reached", provider)
+    return Failed("network_error", "the provider's answer was cut short", provider)
 
 
 def failed_here(provider: str, code: str, message: str) -> Failed:

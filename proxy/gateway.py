@@ -161,6 +161,7 @@ async def pump(
             with trio.fail_after(CALL_SECONDS):
                 await _pump_answer(transport, admission, meter, send)
         except UpstreamError as error:
+            logger.warning("a provider failed", extra={"request_id": admission.hold.id, "reason": str(error)})
             failure = failed_upstream(admission.route.provider.code, error)
         except trio.TooSlowError:
             failure = failed_here(admission.route.provider.code, "timeout_error", "the answer took too long")

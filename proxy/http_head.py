@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import h11
 
-from proxy.body_framing import Body, build_body
+from proxy.body_framing import Body, EndlessBody, build_body
 from proxy.errors import RequestNotSendable, UpstreamBroken
 from proxy.provider import UpstreamRequest
 
@@ -59,11 +59,12 @@ class ResponseHead:
 class HeadExchange:
     """Writes one request's head and reads the head of its answer. Not for use again."""
 
-    __slots__ = ("_connection", "_method", "_origin", "request_bytes")
+    __slots__ = ("_connection", "_method", "_origin", "_size_bytes", "request_bytes")
 
     def __init__(self, line: RequestLine) -> None:
         self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._origin = line.origin
+        self._size_bytes = 0
         self._method = line.event.method.decode("ascii")
         self.request_bytes = self._connection.send(line.event) or b""
 
@@ -76,16 +77,20 @@ class HeadExchange:
                 event = self._connection.next_event()
         except h11.RemoteProtocolError as error:
             raise UpstreamBroken(f"{self._origin.host} sent what is not an HTTP answer") from error
-        return self._read_response(event) if isinstance(event, h11.Response) else None
+        early_bytes, _ = self._connection.trailing_data
+        self._size_bytes += len(data)
+        if self._size_bytes - len(early_bytes) > MAX_HEAD_BYTES:  # h11 looks only at what it has not yet understood
+            raise UpstreamBroken(f"{self._origin.host} sent a head that is too long")
+        return self._read_response(event, early_bytes) if isinstance(event, h11.Response) else None
 
-    def _read_response(self, response: h11.Response) -> ResponseHead:
+    def _read_response(self, response: h11.Response, early_bytes: bytes) -> ResponseHead:
         headers = _read_headers(response)
         encoding = headers.get("content-encoding", "identity")
         if encoding != "identity":
             raise UpstreamBroken(f"{self._origin.host} encoded its answer, which it was asked not to do")
         body = build_body(self._method, response.status_code, headers)
-        early_bytes, _ = self._connection.trailing_data
-        return ResponseHead(response.status_code, headers, body, early_bytes, _read_may_keep(response, headers))
+        may_keep = _read_may_keep(response, headers) and not isinstance(body, EndlessBody)
+        return ResponseHead(response.status_code, headers, body, early_bytes, may_keep)
 
 
 def build_request_line(request: UpstreamRequest) -> RequestLine:

@@ -64,13 +64,14 @@ class Wire:
         return await self.receive_later() if data is None else data
 
     async def receive_later(self) -> bytes:
-        """As receive_some, after a receive_nowait that found nothing. What has been read is never lost to a cancel."""
+        """As receive_some, but waits before it looks. What has been read is never lost to a cancel."""
         if self._tls is not None and self._tls.has_outgoing:
             await self._send_raw(self._tls.take_outgoing())  # the answer to a key update
-        while True:
+        if self._tls is None or not self._tls.has_incoming:
             await trio.lowlevel.wait_readable(self._socket)
-            if (data := self.receive_nowait()) is not None:
-                return data
+        while (data := self.receive_nowait()) is None:
+            await trio.lowlevel.wait_readable(self._socket)
+        return data
 
     def is_idle(self) -> bool:
         """Whether the peer has neither ended nor said anything: only then may another request be sent."""
@@ -78,6 +79,11 @@ class Wire:
             return self.receive_nowait() is None
         except OSError:
             return False
+
+    def interrupt(self) -> None:
+        """Wakes the task that waits for this connection, if one does, with trio.ClosedResourceError."""
+        if not self.is_closed:
+            trio.lowlevel.notify_closing(self._socket)
 
     def close(self, *, reset: bool) -> None:
         """Closes at once. `reset` drops what is still unsent, and tells the peer that nobody will read on."""

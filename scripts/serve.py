@@ -108,19 +108,26 @@ def hold_data_folder(folder: Path) -> None:
 
 
 def start_keeper(folder: Path, is_private: bool) -> int:
-    """Start the keeper and return the pipe to it. It ends by itself when that pipe has no writer any more.
-
-    The keeper of an earlier run may still be stopping its servers: it holds a lock until it is done, as ours will.
-    """
-    lock = os.open(folder / "keeper.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    if is_private:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """Start the keeper and return the pipe to it. It ends by itself when that pipe has no writer any more."""
+    lock = wait_for_former_keeper(folder) if is_private else None
     its_end, our_end = os.pipe()
     argv = [sys.executable, "-m", "scripts.keeper", *([str(folder)] if is_private else [])]
-    subprocess.Popen(argv, cwd=PROJECT, stdin=its_end, pass_fds=(lock,), start_new_session=True)  # noqa: S603  # our own
-    os.close(its_end)
-    os.close(lock)
+    kept = () if lock is None else (lock,)
+    subprocess.Popen(argv, cwd=PROJECT, stdin=its_end, pass_fds=kept, start_new_session=True)  # noqa: S603  # our own
+    for descriptor in (its_end, *kept):
+        os.close(descriptor)
     return our_end
+
+
+def wait_for_former_keeper(folder: Path) -> int:
+    """Take the lock that a keeper holds: the former one may still be stopping the servers that we are about to use."""
+    lock = os.open(folder / "keeper.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("scripts/run: waiting for the servers of the former run to stop", flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
 
 
 def make_settings(folder: Path, is_private: bool) -> dict[str, str]:

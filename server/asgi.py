@@ -51,6 +51,7 @@ class Application:
         if isinstance(self._config, ConfigInvalid):
             await send({"type": "lifespan.startup.failed", "message": str(self._config)})
         else:
+            logging.getLogger("hypercorn").propagate = False  # it writes its own lines
             logging.basicConfig(level=self._config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
             await self._serve(self._config, receive, send)
 

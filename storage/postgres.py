@@ -99,8 +99,8 @@ class Rights:
     async def fetch(self, statement: LiteralString, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """Run one statement as a transaction of its own, in one round trip, and return its rows.
 
-        Parameters are written as `%s` or `%(name)s`. An error means that nothing has happened; if the scope is
-        cancelled while the statement runs, whether it took effect is unknown.
+        Parameters are written as `%s` or `%(name)s`. An error that PostgreSQL raised means that nothing has happened.
+        If the connection is lost or the scope cancelled while the statement runs, whether it took effect is unknown.
         """
         async with self._pool.lend() as connection:
             return await connection.send(self._bind(connection) + connection.bind(statement, parameters))
@@ -115,6 +115,8 @@ class Rights:
         """Several statements, all or nothing: COMMIT if the block ends well, else ROLLBACK.
 
         COMMIT is shielded: a block that was left without an exception is committed even if the scope is cancelled.
+        The block holds a connection: a `fetch` inside of it asks for a second one, and if every slot is held by
+        such a block, all of them wait for ever.
         """
         async with self._pool.lend() as connection:
             try:

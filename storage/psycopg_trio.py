@@ -6,8 +6,8 @@ what Trio asks for: a cancelled statement is cancelled on the server, and what m
 
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, closing, suppress
-from types import TracebackType
 from decimal import Decimal
+from types import TracebackType
 from typing import Any, LiteralString, NoReturn, Self, TypeVar
 
 import psycopg
@@ -16,7 +16,7 @@ from psycopg import errors, generators
 from psycopg._conninfo_attempts import conninfo_attempts
 from psycopg._queries import PostgresClientQuery
 from psycopg.abc import Buffer, ConnParam, Params, PQGen, PQGenConn
-from psycopg.adapt import Dumper, PyFormat, Transformer
+from psycopg.adapt import Dumper, Transformer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo, timeout_from_conninfo
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGconn, PGresult
@@ -169,17 +169,17 @@ class TrioConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
                 if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                     self.close_nowait()
 
-    async def _abandon(self, steps: PQGen[Any], awaited: Wait) -> None:
+    async def _abandon(self, steps: PQGen[Any], wanted: Wait) -> None:
         """Stop the statement on the server and read what it still answers.
 
         A message of which a part is unsent never runs: closing the connection is the quicker and surer end for it.
         """
-        if awaited != Wait.R or self._pipeline is not None:
+        if wanted != Wait.R or self._pipeline is not None:
             return
         with suppress(psycopg.Error, StopIteration):
             await self.cancel_safe()
             while True:
-                steps.send(await wait_ready(self.pgconn.socket, awaited))
+                wanted = steps.send(await wait_ready(self.pgconn.socket, wanted))
 
     def cancel_safe(self, *, timeout: float = CANCEL_SECONDS) -> Coroutine[Any, Any, None]:
         """Ask the server to stop the running statement; returns when it has taken note."""
@@ -243,7 +243,8 @@ class _DecimalDumper(_Quoted, DecimalDumper): ...
 class _IntegerDumper(IntDumper):
     """A parameter that is sent apart has the type that it would have in the text, int4; psycopg would take int2."""
 
-    _int2_dumper = _int4_dumper = _Int4Dumper(Int4)
+    _int2_dumper = _Int4Dumper(Int4)  # type: ignore[assignment]  # any dumper of an int will do
+    _int4_dumper = _Int4Dumper(Int4)
     _int8_dumper = _Int8Dumper(Int8)
     _int_numeric_dumper = _IntNumericDumper(IntNumeric)
 

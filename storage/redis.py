@@ -4,21 +4,25 @@ Keys of one user share the hash tag `{user id}`, so that one script can touch th
 """
 
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import TypeVar
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, TypeVar
 from uuid import UUID
 
+import anyio
 import coredis
 import trio
-from coredis.exceptions import ConnectionError as CoredisConnectionError
 from coredis.exceptions import RedisError
+from coredis.pool import ConnectionPool
 from coredis.retry import NoRetryPolicy
 
+from storage.coredis_fixes import Pool
 from storage.errors import RedisUnavailable
 
-COMMAND_SECONDS = 1.0
-"""A healthy Redis answers in a millisecond; waiting longer would only hang everybody who needs it."""
-MAX_CONNECTIONS = 32
+COMMAND_SECONDS = 3.0
+"""A healthy Redis answers in a millisecond. The rest is for our own loop, whose queue is in this time too: under a
+burst of requests a shorter deadline would call Redis lost when it is only us who are late."""
+MAX_CONNECTIONS = 4
+"""Commands share connections, each sent without waiting for the answers of those before it."""
 
 Redis = coredis.Redis[bytes]
 T = TypeVar("T")
@@ -34,20 +38,19 @@ def user_key(user_id: UUID) -> str:
 
 @asynccontextmanager
 async def open_redis(url: str) -> AsyncIterator[Redis]:
-    """The client for commands. Raises RedisUnavailable, saying what to check, if Redis does not answer now."""
-    client: Redis = coredis.Redis.from_url(
-        url,
-        max_connections=MAX_CONNECTIONS,
-        pool_timeout=COMMAND_SECONDS,
-        connect_timeout=COMMAND_SECONDS,
-        retry_policy=NoRetryPolicy(),
-    )
-    try:
-        async with client:
+    """The client for commands. Raises RedisUnavailable, saying what to check, if Redis does not answer now.
+
+    User, password and path of the URL are percent-decoded.
+    """
+    client: Redis = coredis.Redis(connection_pool=_build_pool(url), retry_policy=NoRetryPolicy())
+    async with _ungrouped(), client:
+        try:
             await command(client.ping())
-            yield client
-    except CoredisConnectionError as error:
-        raise RedisUnavailable("Redis cannot be reached: check REDIS_URL and that the server is running") from error
+        except RedisUnavailable as error:
+            raise RedisUnavailable(
+                "Redis cannot be reached: check the address and the password in REDIS_URL, and that the server runs"
+            ) from error
+        yield client
 
 
 async def command(request: Awaitable[T]) -> T:
@@ -61,5 +64,31 @@ def redis_deadline() -> Iterator[None]:
     try:
         with trio.fail_after(COMMAND_SECONDS):
             yield
-    except (RedisError, OSError, trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+    except (RedisError, OSError, trio.TooSlowError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
         raise RedisUnavailable("Redis did not answer in time") from error
+
+
+def _build_pool(url: str) -> ConnectionPool[Any]:
+    pool: ConnectionPool[Any] | None = None
+    with suppress(ValueError):  # the error repeats parts of the URL, perhaps the password
+        pool = Pool.from_url(
+            url,
+            decode_components=True,
+            max_connections=MAX_CONNECTIONS,
+            timeout=COMMAND_SECONDS,
+            connect_timeout=COMMAND_SECONDS,
+        )
+    if pool is None or pool.location is None:
+        raise RedisUnavailable("REDIS_URL is not the address of a Redis: redis://:password@host:6379/0")
+    return pool
+
+
+@asynccontextmanager
+async def _ungrouped() -> AsyncIterator[None]:
+    """The client wraps in a group what its block raises; whoever catches a StorageError wants it bare."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        if len(group.exceptions) != 1:
+            raise
+        raise group.exceptions[0] from group.exceptions[0].__cause__

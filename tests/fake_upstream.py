@@ -295,7 +295,7 @@ class _Player:
         for step in script:
             match step:
                 case Send(data, split_bytes):
-                    await self._send(data, split_bytes or len(data))
+                    await self._send(data, split_bytes or len(data) or 1)
                 case SendChunk(data):
                     await self._send(b"%x\r\n%b\r\n" % (len(data), data), len(data) + 32)
                     self._connection.sent_chunks += 1

@@ -18,11 +18,12 @@ from types import ModuleType
 
 import hypercorn.protocol
 import hypercorn.protocol.h2
+import hypercorn.protocol.h11
 import hypercorn.trio.run
 import hypercorn.trio.tcp_server
 
 from server.hypercorn_fixes.connection import Connection, Context
-from server.hypercorn_fixes.http1 import Http1
+from server.hypercorn_fixes.http1 import ChunkStream, Http1
 from server.hypercorn_fixes.http2 import Http2, PatientBuffer
 from server.hypercorn_fixes.limits import Limits
 from server.hypercorn_fixes.mailbox import AppTasks
@@ -45,6 +46,7 @@ def install(*, write_deadline_seconds: float = 30.0, head_deadline_seconds: floa
     _replace(hypercorn.trio.tcp_server, "TaskGroup", AppTasks)
     _replace(hypercorn.protocol, "H11Protocol", partial(Http1, limits))
     _replace(hypercorn.protocol, "H2Protocol", partial(Http2, limits))
+    _replace(hypercorn.protocol.h11, "HTTPStream", ChunkStream)
     _replace(hypercorn.protocol.h2, "StreamBuffer", PatientBuffer)
 
 

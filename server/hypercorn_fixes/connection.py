@@ -98,7 +98,7 @@ class Connection(TCPServer):
     async def protocol_send(self, event: Event) -> None:
         """Do what the protocol asks."""
         if isinstance(event, RawData):
-            await self._send(event.data)
+            await self.send_bytes(event.data)
         elif isinstance(event, Updated):
             self._become_idle() if event.idle else self._become_busy()
         elif isinstance(event, Pipelined):
@@ -113,7 +113,7 @@ class Connection(TCPServer):
 
     # Writing
 
-    async def _send(self, data: bytes) -> None:
+    async def send_bytes(self, data: bytes) -> None:
         """Write at once if the kernel takes it; wait, in order and with a deadline, for what it does not take.
 
         Upstream takes a lock, a scope and three checkpoints for every chunk, and shields them all without a deadline
@@ -258,7 +258,7 @@ class Connection(TCPServer):
         self._set_deadline(min(silence, self._lingers_until or inf))
 
     async def _close(self) -> None:
-        with trio.move_on_after(self.limits.recycle_seconds, shield=True):
+        with trio.move_on_after(self.limits.close_seconds, shield=True):
             await super()._close()
 
     def _reset(self) -> None:

@@ -1,17 +1,18 @@
 """HTTP/1.1: how one request ends and the next begins on the same connection."""
 
 
-from typing import Any
+from typing import Any, cast
 
 import h11
-import trio
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Body, Response
 from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
-from hypercorn.typing import H11SendableEvent
+from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.typing import ASGISendEvent, H11SendableEvent
 from hypercorn.utils import suppress_body
 
+from server.hypercorn_fixes.connection import Connection
 from server.hypercorn_fixes.events import AnsweredEarly, Pipelined
 from server.hypercorn_fixes.limits import Limits
 
@@ -30,15 +31,36 @@ class Unpausable(h11.Connection):
         return h11.NEED_DATA if event is h11.PAUSED else event
 
 
+class ChunkStream(HTTPStream):
+    """One request whose chunks go straight to the socket.
+
+    h11's state does not change on Data, and the events on the way to it cost as much as the kernel does.
+    """
+
+    def __init__(self, *upstream: Any) -> None:
+        super().__init__(*upstream)
+        protocol = getattr(self.send, "__self__", None)  # an HTTP/2 stream keeps the slow path
+        self._http1 = protocol if isinstance(protocol, Http1) else None
+
+    async def app_send(self, message: ASGISendEvent | None) -> None:
+        if self._http1 is None or message is None or not self._http1.frames_chunks:
+            return await super().app_send(message)
+        if message["type"] != "http.response.body" or not message.get("more_body") or not message.get("body"):
+            return await super().app_send(message)
+        body = message["body"]
+        return await self._http1.write(b"%x\r\n%b\r\n" % (len(body), body))
+
+
 class Http1(H11Protocol):
     def __init__(self, limits: Limits, *upstream: Any) -> None:
         super().__init__(*upstream)
         self.limits = limits
+        self.write = cast(Connection, upstream[-1].__self__).send_bytes
         self.connection = self._build_connection(b"")
         self._method = ""
         self._head_has_begun = False
         self._pipelined_bytes = 0
-        self._frames_chunks = False
+        self.frames_chunks = False
 
     def _build_connection(self, received: bytes) -> h11.Connection:
         """`received` without empty lines in front: RFC 9112, 2.2. h11 answers them with 400."""
@@ -82,10 +104,7 @@ class Http1(H11Protocol):
     # Sending
 
     async def stream_send(self, event: StreamEvent) -> None:
-        if self._frames_chunks and isinstance(event, Body):
-            # h11's state does not change on Data; its part of a chunk would cost more than the kernel's.
-            await self.send(RawData(b"%x\r\n%b\r\n" % (len(event.data), event.data)))
-        elif isinstance(event, Response) and self._is_last_response(event.status_code):
+        if isinstance(event, Response) and self._is_last_response(event.status_code):
             headers = [*event.headers, (b"connection", b"close")]
             await super().stream_send(Response(event.stream_id, headers, event.status_code))
         else:
@@ -103,9 +122,8 @@ class Http1(H11Protocol):
             if self.connection.their_state is not h11.ERROR:
                 raise
             return
-        self._frames_chunks = isinstance(event, h11.Response) and self._is_chunked(event.status_code, data)
-        if data:
-            await self.send(RawData(data))
+        self.frames_chunks = isinstance(event, h11.Response) and self._is_chunked(event.status_code, data)
+        await self.write(data)
 
     def _is_chunked(self, status_code: int, head: bytes) -> bool:
         """Ask the bytes: h11 alone decides how a response is framed."""
@@ -127,16 +145,16 @@ class Http1(H11Protocol):
         """End the request, and close the connection or make it ready for the next.
 
         Upstream reports http.disconnect to the application from in here, which is inside the application's own last
-        send: quart-trio cancels the request for it, and neither close nor keep-alive timer is ever reached.
+        send: quart-trio cancels the request for it, and neither close nor keep-alive timer is ever reached. Here
+        nothing is a checkpoint but the close, which is shielded and has a deadline.
         """
-        with trio.move_on_after(self.limits.recycle_seconds, shield=True):
-            await self._close_stream()
-            if self._may_recycle():
-                await self._start_next_cycle()
-            elif self._client_may_be_sending():
-                await self.send(AnsweredEarly())
-            else:
-                await self.send(Closed())
+        await self._close_stream()
+        if self._may_recycle():
+            await self._start_next_cycle()
+        elif self._client_may_be_sending():
+            await self.send(AnsweredEarly())
+        else:
+            await self.send(Closed())
 
     def _may_recycle(self) -> bool:
         states = {self.connection.our_state, self.connection.their_state}

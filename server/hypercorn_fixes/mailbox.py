@@ -17,13 +17,20 @@ class Mailbox:
         self._last: ASGIReceiveEvent = {"type": "http.disconnect"}
 
     async def put(self, message: ASGIReceiveEvent) -> None:
-        """Wait for room, unless this is the disconnect. What nobody will read any more is dropped."""
+        """Wait if there is no room, unless this is the disconnect. What nobody will read any more is dropped.
+
+        Not a checkpoint while there is room: a request that has come as a whole is parsed as a whole before its task
+        runs, so that an early answer does not look like one to an upload that goes on.
+        """
         if message["type"] in {"http.disconnect", "websocket.disconnect"}:
             self._last = message
             self._sender.close()  # also wakes the reader of the connection if it waits for room
             return
         with suppress(trio.ClosedResourceError, trio.BrokenResourceError):
-            await self._sender.send(message)
+            try:
+                self._sender.send_nowait(message)
+            except trio.WouldBlock:
+                await self._sender.send(message)
 
     async def receive(self) -> ASGIReceiveEvent:
         """What came first; after the disconnect, the disconnect again."""

@@ -19,8 +19,8 @@ from scripts.environment import PROJECT
 from storage.embedded import remove_servers
 
 # Not the installation, which a fresh clone may still need: only what comes after it.
-READY_TIMEOUT_SECONDS = 300.0
-END_TIMEOUT_SECONDS = 60.0
+READY_TIMEOUT_SECONDS = 240.0
+END_TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,13 @@ class Run:
 
     def wait_for_curl(self) -> str:
         """The command that it prints when it is ready; fails with everything printed if it ends without one."""
+        return self.wait_for_line("curl ")
+
+    def wait_for_line(self, start: str) -> str:
         seen = []
         while (line := self.lines.get(timeout=READY_TIMEOUT_SECONDS)) is not None:
             seen.append(line)
-            if line.startswith("curl "):
+            if line.startswith(start):
                 return line
         raise AssertionError("".join(seen))
 
@@ -51,6 +54,13 @@ class Run:
     def processes(self) -> list[psutil.Process]:
         """The private servers and the keeper (they name the folder), and what carries the served process's settings."""
         return [process for process in psutil.process_iter() if _belongs(process, str(self.folder))]
+
+    def keeper(self) -> psutil.Process:
+        return next(process for process in self.processes() if "scripts.keeper" in process.cmdline())
+
+    def kill_all(self) -> None:
+        for process in self.processes():
+            process.kill()
 
 
 @contextmanager
@@ -68,13 +78,16 @@ def run(folder: Path, *arguments: str, **settings: str) -> Iterator[Run]:
         start_new_session=True,
     ) as process:
         lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        reader = threading.Thread(target=_read_lines, args=(process, lines))
+        reader = threading.Thread(target=_read_lines, args=(process, lines), daemon=True)
         reader.start()
+        started = Run(process, folder, lines)
         try:
-            yield Run(process, folder, lines)
+            yield started
         finally:
             process.kill()
             reader.join(END_TIMEOUT_SECONDS)
+            if reader.is_alive():  # somebody still holds its output: a failed test must not leave them running
+                started.kill_all()
 
 
 @contextmanager

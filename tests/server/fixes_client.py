@@ -13,15 +13,17 @@ from pathlib import Path
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 import h11
 import trio
 
 ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 8
 CONFIG = """
 worker_class = "trio"
 graceful_timeout = {grace}
-keep_alive_timeout = 1
-include_server_header = false
+keep_alive_timeout = 1.5
+keep_alive_max_requests = 1000000
 bind = ["fd://{fd}"]
 """
 
@@ -103,6 +105,11 @@ async def read_answer(stream: trio.abc.Stream, received: bytes = b"", *, method:
     client.send(h11.EndOfMessage())
     if received:
         client.receive_data(received)
+    with trio.fail_after(PATIENCE_SECONDS):
+        return await _read_events(stream, client)
+
+
+async def _read_events(stream: trio.abc.Stream, client: h11.Connection) -> Answer:
     body = b""
     while True:
         event = client.next_event()
@@ -114,6 +121,12 @@ async def read_answer(stream: trio.abc.Stream, received: bytes = b"", *, method:
             body += event.data
         elif isinstance(event, h11.EndOfMessage):
             return Answer(status, headers, body, client.trailing_data[0])
+
+
+async def read_rest(stream: trio.SocketStream) -> bytes:
+    """Everything until the server closes."""
+    with trio.fail_after(PATIENCE_SECONDS):
+        return b"".join([bytes(data) async for data in stream])
 
 
 async def is_closed(stream: trio.SocketStream, within_seconds: float) -> bool:
@@ -146,6 +159,12 @@ class Http2Client:
     async def flush(self) -> None:
         await self.stream.send_all(self.protocol.data_to_send())
 
+    async def open_windows(self) -> None:
+        """Take whatever comes, so that only the socket holds the server back."""
+        self.protocol.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 2**30})
+        self.protocol.increment_flow_control_window(2**30)
+        await self.flush()
+
     async def start(self, path: bytes, *, method: str = "GET", ends: bool = True) -> int:
         """Send a request head, and say which stream it is."""
         stream_id = self.protocol.get_next_available_stream_id()
@@ -166,7 +185,8 @@ class Http2Client:
         """Status and body, granting every window; what happens to other streams is lost. A reset is status "reset"."""
         status, body = "", b""
         while True:
-            event = await self.next_event()
+            with trio.fail_after(PATIENCE_SECONDS):
+                event = await self.next_event()
             if isinstance(event, h2.events.DataReceived):
                 self.protocol.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             await self.flush()

@@ -7,10 +7,10 @@ import stat
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import coredis
 import psutil  # type: ignore[import-untyped]  # ships no types
@@ -133,22 +133,23 @@ def test_commits_survive_kill_nine(folder: Path) -> None:
     assert _ask(second.owner_database_url, "SELECT answer FROM kept") == 42
 
 
-def test_a_backend_that_outlives_its_postmaster_does_not_block_the_next_start(shared_folder: Path) -> None:
+def test_a_backend_that_outlives_its_postmaster_is_ended_by_the_next_start(shared_folder: Path) -> None:
     first = start_servers(shared_folder, durable=False)
-    started = threading.Event()
+    backends: SimpleQueue[int] = SimpleQueue()
 
     def stay_busy() -> None:
         with psycopg.connect(first.owner_database_url) as connection:
-            started.set()
+            backends.put(connection.info.backend_pid)
             with pytest.raises(psycopg.OperationalError):
                 connection.execute("SELECT count(*) FROM generate_series(1, 200000000)")
             connection.close()
 
     with ThreadPoolExecutor(1) as threads:
         busy = threads.submit(stay_busy)
-        started.wait(10)
+        backend = backends.get(timeout=10)
         os.kill(first.postgres_pid, signal.SIGKILL)
         with running_servers(shared_folder, durable=False) as second:
+            assert not _is_alive(backend)
             assert _ask(second.database_url, "SELECT 1") == 1
         busy.result(30)
 
@@ -179,6 +180,15 @@ def test_data_of_another_version_is_refused_with_its_reason_and_nothing_stays_up
     with pytest.raises(LocalServersUnavailable, match=r"9\.6"):
         start_servers(folder, durable=False)
     assert not _is_alive(servers.redis_pid)
+    assert not _processes_naming(folder)
+
+
+def test_if_one_cannot_start_the_other_does_not_stay_up(folder: Path) -> None:
+    with running_servers(folder, durable=False):
+        pass
+    (folder / "redis" / "dump.rdb").write_text("this is no dump")
+    with pytest.raises(LocalServersUnavailable, match=r"redis\.log"):
+        start_servers(folder, durable=False)
     assert not _processes_naming(folder)
 
 

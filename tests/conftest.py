@@ -1,0 +1,90 @@
+"""What every test may ask for: a database of its own, a Redis of its own, the recordings if they are there."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+import redis
+from psycopg.conninfo import make_conninfo
+
+from storage.embedded import EmbeddedServers, temporary_servers
+from storage.migrate import migrate
+from storage.seed import seed
+
+PROJECT = Path(__file__).resolve().parent.parent
+RECORDINGS = PROJECT.parent / "shared" / "recordings"
+
+TEMPLATE = "cloche_template"
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[EmbeddedServers]:
+    """One PostgreSQL and one Redis for the whole run."""
+    with temporary_servers() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def template(servers: EmbeddedServers) -> str:
+    """A database that is migrated and seeded once, to be copied."""
+    with psycopg.connect(servers.owner_database_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {TEMPLATE}")
+    url = make_conninfo(servers.owner_database_url, dbname=TEMPLATE)
+    migrate(url)
+    seed(url)
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_name(servers: EmbeddedServers, template: str) -> Iterator[str]:
+    """A migrated and seeded database of the test's own."""
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(servers.owner_database_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        yield name
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database_url(servers: EmbeddedServers, database_name: str) -> str:
+    """As the server logs in."""
+    return with_database(servers.database_url, database_name)
+
+
+@pytest.fixture
+def owner_database_url(servers: EmbeddedServers, database_name: str) -> str:
+    """As the superuser, to look at what the server did."""
+    return with_database(servers.owner_database_url, database_name)
+
+
+@pytest.fixture
+def redis_url(servers: EmbeddedServers) -> str:
+    """An empty Redis."""
+    with redis.Redis.from_url(servers.redis_url) as client:
+        client.flushall()
+    return servers.redis_url
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """Real exchanges with the providers, which are not part of this repository."""
+    if not RECORDINGS.is_dir():
+        pytest.skip("the recordings of real exchanges are not there: they are kept beside the project, in shared/")
+    return RECORDINGS
+
+
+def with_database(url: str, name: str) -> str:
+    """The same server, another database. Stays a URL, as the settings want it."""
+    head, _, query = url.partition("?")
+    return f"{head.rpartition('/')[0]}/{name}" + (f"?{query}" if query else "")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where everything can be installed, nothing may be skipped."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CLOCHE_NO_SKIPS") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

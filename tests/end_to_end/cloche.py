@@ -1,0 +1,211 @@
+"""Cloche as operators run it: hypercorn in a process of its own, with the real stores, and customers who call it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import psycopg
+import trio
+
+from server.auth.tokens import issue_token
+from storage.accounts import Accounts
+from storage.credits import Credits
+from storage.postgres import open_database
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+SECRET = "only-for-tests-0123456789abcdef-0123456789"
+READY_SECONDS = 30
+STOP_SECONDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """Somebody with a token and, perhaps, money."""
+
+    user_id: UUID
+    headers: Mapping[str, str] = field(repr=False)
+
+    @property
+    def token(self) -> str:
+        return self.headers["Authorization"].removeprefix("Bearer ")
+
+    @property
+    def device_headers(self) -> dict[str, str]:
+        return {name: value for name, value in self.headers.items() if name != "Authorization"}
+
+
+@dataclass(slots=True)
+class Cloche:
+    """A running server and what it keeps its accounts in."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+    database_url: str
+    owner_database_url: str
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def make_customer(self, credits_usd: str = "10") -> Customer:
+        async with open_database(self.database_url, size=1) as database:
+            user = await Accounts(database).make_user(f"{uuid4()}@example.com")
+            if Decimal(credits_usd):
+                key = f"test:{uuid4()}"
+                await Credits(database).grant(user.id, Decimal(credits_usd), idempotency_key=key, description="test")
+        device = uuid4()
+        token = issue_token(
+            SECRET, user_id=user.id, email=user.email, role=user.role, device_id=device, now=time.time(), days=1
+        )
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "X-Device-ID": str(device),
+            "X-Token-Binding": str(device),
+        }
+        return Customer(user.id, headers)
+
+    def query(self, statement: str, *parameters: object) -> list[tuple[object, ...]]:
+        """What the stores hold, seen by the superuser."""
+        with psycopg.connect(self.owner_database_url) as connection:
+            return connection.execute(statement.encode(), parameters).fetchall()
+
+    def balance(self, customer: Customer) -> tuple[Decimal, Decimal]:
+        """Balance and held, in US dollars."""
+        query = "SELECT balance_usd, held_usd FROM credit_balances WHERE user_id = %s"
+        balance, held = self.query(query, customer.user_id)[0]
+        assert isinstance(balance, Decimal)
+        assert isinstance(held, Decimal)
+        return balance, held
+
+    async def wait_settled(self, seconds: float = 10) -> None:
+        """Until no call holds money any more."""
+        with trio.fail_after(seconds):
+            while self.query("SELECT 1 FROM holds WHERE state = 'held' LIMIT 1"):
+                await trio.sleep(0.01)
+
+    def check_accounts(self) -> None:
+        """The balance is the sum of the ledger and the charges are those of the usage, whatever has happened."""
+        differences = self.query(
+            """
+            SELECT user_id, balance_usd, held_usd,
+                   (SELECT coalesce(sum(amount_usd), 0) FROM credit_ledger WHERE credit_ledger.user_id = b.user_id),
+                   (SELECT coalesce(sum(amount_usd), 0) FROM holds WHERE holds.user_id = b.user_id AND state = 'held')
+            FROM credit_balances AS b
+            """
+        )
+        for _, balance, held, booked, holding in differences:
+            assert balance == booked
+            assert held == holding
+        charges = "SELECT coalesce(-sum(amount_usd), 0) FROM credit_ledger WHERE kind IN ('charge', 'correction')"
+        assert self.query(charges) == self.query("SELECT coalesce(sum(cost_usd), 0) FROM usage")
+
+    def open_sockets(self) -> int:
+        """The server's TCP sockets, to clients and providers; those to its stores are Unix sockets here."""
+        with Path("/proc/net/tcp").open() as table:
+            tcp = {f"socket:[{line.split()[9]}]" for line in table}
+        names = [read_link(entry) for entry in Path(f"/proc/{self.process.pid}/fd").iterdir()]
+        return sum(name in tcp for name in names)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where a server keeps its accounts."""
+
+    database_url: str
+    owner_database_url: str
+    redis_url: str
+    journal_folder: Path
+
+
+def build_environment(stores: Stores, upstream_url: str, settings: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "PATH": os.environ["PATH"],
+        "ENVIRONMENT": "production",
+        "DATABASE_URL": stores.database_url,
+        "REDIS_URL": stores.redis_url,
+        "JWT_SECRET": SECRET,
+        "JOURNAL_FOLDER": str(stores.journal_folder),
+        "OPENAI_BASE_URL": upstream_url,
+        "OPENAI_API_KEY": "sk-upstream",
+        **settings,
+    }
+
+
+def start_hypercorn(environment: Mapping[str, str], port: int, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "hypercorn", "-c", "hypercorn.toml", "-b", f"127.0.0.1:{port}", *options]
+    return subprocess.Popen(  # noqa: S603 - our own server
+        [*command, "server.asgi:app"], cwd=PROJECT, env=dict(environment), stderr=subprocess.PIPE
+    )
+
+
+@asynccontextmanager
+async def open_cloche(
+    stores: Stores, upstream_url: str = "http://127.0.0.1:9", *, options: tuple[str, ...] = (), **settings: str
+) -> AsyncIterator[Cloche]:
+    """A server that is ready; stopped at the end if it has not been before. Its log is shown when a test fails."""
+    port = find_port()
+    process = start_hypercorn(build_environment(stores, upstream_url, settings), port, *options)
+    try:
+        await wait_ready(port, process)
+        yield Cloche(port, process, stores.database_url, stores.owner_database_url)
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(stop, process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        _, log = process.communicate(timeout=STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        _, log = process.communicate()
+        sys.stderr.write("the server did not stop in time\n")
+    sys.stderr.write(log.decode(errors="replace"))
+
+
+async def wait_ready(port: int, process: subprocess.Popen[bytes]) -> None:
+    with trio.fail_after(READY_SECONDS):
+        while process.poll() is None:
+            if await fetch_status(port, "/health") == 200:
+                return
+            await trio.sleep(0.05)
+    raise AssertionError("the server ended before it was ready")
+
+
+async def fetch_status(port: int, path: str) -> int | None:
+    try:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+    except OSError:
+        return None
+    async with stream:
+        await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        head = await stream.receive_some(4096)
+    return int(head.split()[1]) if head else None
+
+
+def read_link(entry: Path) -> str:
+    try:
+        return str(entry.readlink())
+    except FileNotFoundError:  # closed while we looked
+        return ""
+
+
+def find_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

