@@ -13,13 +13,13 @@ from uuid import UUID, uuid4
 import trio
 
 from proxy.admission import Admission, admit
-from proxy.chat import ChatEvent, ChatRequest, Completed, Failed
-from proxy.errors import UpstreamError, UsageOutOfBounds
+from proxy.chat import ChatEvent, ChatRequest, Completed, Failed, Usage
+from proxy.errors import UpstreamError
 from proxy.failures import failed_here, failed_upstream
 from proxy.ledger import Journal, Ledger, Settlement
 from proxy.meter import Meter
-from proxy.pricing import cost_usd
-from proxy.provider import Reader, UpstreamRequest
+from proxy.pricing import cost_usd, is_chargeable
+from proxy.provider import UpstreamRequest
 from proxy.routing import Model, Upstream
 from proxy.transport import Exchange, Transport
 
@@ -142,12 +142,7 @@ class Chat:
 
     def _build_settlement(self) -> Settlement:
         hold, usage = self._admission.hold, self._meter.usage
-        try:
-            charge = cost_usd(self._admission.route.model.price, usage)
-        except UsageOutOfBounds:
-            logger.exception("a provider reported usage that cannot be", extra={"request_id": hold.id})
-            usage = self._meter.counted_usage
-            charge = cost_usd(self._admission.route.model.price, usage)
+        charge = cost_usd(self._admission.route.model.price, usage)
         return Settlement(hold.id, hold.user_id, self._meter.outcome, charge, usage, self._meter.is_provisional)
 
 
@@ -162,7 +157,8 @@ async def pump(
                 await _pump_answer(transport, admission, meter, send)
         except UpstreamError as error:
             logger.warning("a provider failed", extra={"request_id": admission.hold.id, "reason": str(error)})
-            failure = failed_upstream(admission.route.provider.code, error)
+            if meter.outcome != "completed":  # an answer that had its end is whole, whatever became of the connection
+                failure = failed_upstream(admission.route.provider.code, error)
         except trio.TooSlowError:
             failure = failed_here(admission.route.provider.code, "timeout_error", "the answer took too long")
         except Exception:
@@ -179,31 +175,46 @@ async def _pump_answer(
     provider, request_id = admission.route.provider, admission.hold.id
     async with transport.open_exchange(_with_request_id(admission.upstream_request, request_id)) as exchange:
         if exchange.status != 200:
-            body = await exchange.receive_all(MAX_REFUSAL_BYTES)
-            await _pass_on([provider.read_refusal(exchange.status, exchange.headers, body)], meter, send)
+            failed = provider.read_refusal(exchange.status, exchange.headers, await _receive_refusal(exchange))
+            reason = {"status": exchange.status, "code": failed.code, "type": failed.provider_error_type}
+            logger.warning("a provider refused a call", extra={"request_id": request_id, **reason})
+            await _pass_on([failed], admission, meter, send)
             return
         meter.note_accepted()
         reader = provider.open_reader(exchange.headers.get("content-type", ""))
-        await _pump_body(exchange, reader, meter, send)
+        while data := await exchange.receive_some():
+            if events := reader.feed(data):
+                await _pass_on(events, admission, meter, send)
+                if isinstance(events[-1], Failed):
+                    return
+        if events := reader.finish():
+            await _pass_on(events, admission, meter, send)
 
 
-async def _pump_body(
-    exchange: Exchange, reader: Reader, meter: Meter, send: trio.MemorySendChannel[list[ChatEvent]]
-) -> None:
-    while data := await exchange.receive_some():
-        if events := reader.feed(data):
-            await _pass_on(events, meter, send)
-            if isinstance(events[-1], Failed):
-                return
-    if events := reader.finish():
-        await _pass_on(events, meter, send)
+async def _receive_refusal(exchange: Exchange) -> bytes:
+    """The body of a refusal; nothing if it is too long or broken off, for then the status says enough."""
+    try:
+        return await exchange.receive_all(MAX_REFUSAL_BYTES)
+    except UpstreamError:
+        return b""
 
 
 async def _pass_on(
-    events: list[ChatEvent], meter: Meter, send: trio.MemorySendChannel[list[ChatEvent]]
+    events: list[ChatEvent], admission: Admission, meter: Meter, send: trio.MemorySendChannel[list[ChatEvent]]
 ) -> None:
+    """Usage that cannot be stops here: neither the meter nor a client could make anything of it."""
+    if any(isinstance(event, Usage) for event in events):
+        events = [event for event in events if _can_be(event, admission)]
     meter.note_read(events)
-    await send.send(events)
+    if events:
+        await send.send(events)
+
+
+def _can_be(event: ChatEvent, admission: Admission) -> bool:
+    if not isinstance(event, Usage) or is_chargeable(admission.route.model.price, event):
+        return True
+    logger.error("a provider reported usage that cannot be", extra={"request_id": admission.hold.id})
+    return False
 
 
 def _with_request_id(request: UpstreamRequest, request_id: UUID) -> UpstreamRequest:

@@ -57,8 +57,8 @@ def read_price(pricing_info: Mapping[str, object]) -> Price:
     cache_write = _first(rate, "cache_write_per_million")
     cache_read = _first(rate, "cache_read_per_million", "cached_input_per_million")
     base = Rates(input_rate, output_rate, _or(cache_read, input_rate), _or(cache_write, input_rate))
-    threshold = pricing_info.get("long_context_threshold")
-    if not isinstance(threshold, int | float | Decimal):
+    threshold = _read_number(pricing_info.get("long_context_threshold"))
+    if threshold is None:
         return Price(base)
     long_input = _or(_first(rate, "long_context_input_per_million"), input_rate)
     long_cache_read = _first(
@@ -89,17 +89,33 @@ def cost_usd(price: Price, usage: Usage) -> Decimal:
 
 def worst_cost_usd(price: Price, prompt_tokens: int, max_output_tokens: int) -> Decimal:
     """What a call can cost at most, rounded up: every prompt token at the dearest input rate, every output token
-    used.
+    used. Base rates count for a long prompt too: the provider may count fewer tokens than we do.
     """
-    rates = price.rates_for(prompt_tokens)
-    dearest_input = max(rates.input, rates.cache_write, rates.cache_read)
-    worst = (prompt_tokens * dearest_input + max_output_tokens * rates.output) / MILLION
+    possible = {price.base, price.rates_for(prompt_tokens)}
+    dearest_input = max(max(rates.input, rates.cache_write, rates.cache_read) for rates in possible)
+    dearest_output = max(rates.output for rates in possible)
+    worst = (prompt_tokens * dearest_input + max_output_tokens * dearest_output) / MILLION
     return worst.quantize(SIX_PLACES, rounding=ROUND_UP)
 
 
+def is_chargeable(price: Price, usage: Usage) -> bool:
+    """Whether `cost_usd` takes the usage: numbers from outside can be anything."""
+    try:
+        _exact_cost(price, usage)
+    except UsageOutOfBounds:
+        return False
+    return True
+
+
 def _exact_cost(price: Price, usage: Usage) -> Decimal:
-    buckets = (usage.input_tokens, usage.cache_read_tokens, usage.cache_write_tokens, usage.completion_tokens)
-    if min(buckets) < 0 or max(buckets) > MAX_TOKENS:
+    buckets = (
+        usage.input_tokens,
+        usage.cache_read_tokens,
+        usage.cache_write_tokens,
+        usage.output_tokens,
+        usage.reasoning_tokens,
+    )
+    if min(buckets) < 0 or usage.prompt_tokens > MAX_TOKENS or usage.completion_tokens > MAX_TOKENS:
         raise UsageOutOfBounds("a provider reported a number of tokens that cannot be")
     rates = price.rates_for(usage.prompt_tokens)
     cost = (
@@ -114,13 +130,19 @@ def _exact_cost(price: Price, usage: Usage) -> Decimal:
 
 
 def _read_rate(value: object) -> Decimal | None:
+    rate = _read_number(value)
+    return rate if rate is not None and MIN_RATE <= rate <= MAX_RATE else None
+
+
+def _read_number(value: object) -> Decimal | None:
+    """A number or the text of one, through its decimal text, so that a float brings no error of its own."""
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
     try:
-        rate = Decimal(str(value))
+        number = Decimal(str(value))
     except ArithmeticError:
         return None
-    return rate if rate.is_finite() and MIN_RATE <= rate <= MAX_RATE else None
+    return number if number.is_finite() else None
 
 
 def _first(rates: Mapping[str, Decimal], *names: str) -> Decimal | None:

@@ -40,12 +40,12 @@ def prompt_slices(request: ChatRequest) -> Iterator[int]:
     for message in request.messages:
         yield TOKENS_PER_MESSAGE
         for text in _texts(message):
-            for start in range(0, len(text), SLICE_CHARACTERS):
-                yield count_tokens(text[start : start + SLICE_CHARACTERS])
+            yield from _count_slices(text)
     for tool in request.tools:
-        yield TOKENS_PER_MESSAGE + count_tokens(_as_json((tool.name, tool.description, tool.parameters)))
+        yield TOKENS_PER_MESSAGE
+        yield from _count_slices(_as_json((tool.name, tool.description, tool.parameters)))
     if request.response_format is not None:
-        yield count_tokens(_as_json(request.response_format))
+        yield from _count_slices(_as_json(request.response_format))
     yield TOKENS_PER_REPLY_PRIMER
 
 
@@ -54,6 +54,11 @@ def media_tokens(request: ChatRequest) -> int:
     count.
     """
     return sum(_part_tokens(part) for message in request.messages for part in message.parts)
+
+
+def _count_slices(text: str) -> Iterator[int]:
+    for start in range(0, len(text), SLICE_CHARACTERS):
+        yield count_tokens(text[start : start + SLICE_CHARACTERS])
 
 
 def _texts(message: Message) -> Iterator[str]:

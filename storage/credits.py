@@ -181,6 +181,7 @@ class Credits:
         usage = settlement.usage
         parameters = {
             "id": settlement.hold_id,
+            "user_id": settlement.user_id,
             "state": state,
             "from_states": from_states,
             "outcome": settlement.outcome,
@@ -211,10 +212,13 @@ _HOLD: LiteralString = """
 """
 
 _SETTLE: LiteralString = """
-    WITH hold AS MATERIALIZED (
-        SELECT * FROM holds
+    WITH account AS MATERIALIZED (
+        SELECT user_id FROM credit_balances WHERE user_id = %(user_id)s
+        FOR UPDATE -- before the hold, as a new hold does: one with the same idempotency key waits for this one's end
+    ), hold AS MATERIALIZED (
+        SELECT holds.* FROM account JOIN holds USING (user_id)
         WHERE id = %(id)s AND state = ANY(%(from_states)s) AND (%(state)s = 'settled' OR expires_at < now())
-        FOR UPDATE
+        FOR UPDATE OF holds
     ), closed AS (
         UPDATE holds
         SET state = %(state)s, charged_usd = %(charge)s, settled_at = now(),

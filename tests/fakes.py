@@ -1,5 +1,6 @@
 """Stand-ins that work and only lack the network, all in one place."""
 
+from tests.fake_ledger import FakeJournal, FakeLedger
 from tests.fake_upstream import (
     END_OF_CHUNKS,
     Close,
@@ -25,6 +26,8 @@ from tests.openai_scripts import ScriptedToolCall, openai_error, openai_stream, 
 __all__ = [
     "END_OF_CHUNKS",
     "Close",
+    "FakeJournal",
+    "FakeLedger",
     "FakeUpstream",
     "Pause",
     "RecordedConnection",

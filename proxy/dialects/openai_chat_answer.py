@@ -49,7 +49,7 @@ class _Delta(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
-    index: int = 0
+    index: int | None = None
     delta: _Delta | None = None
     message: _Delta | None = None
     finish_reason: str | None = None
@@ -64,8 +64,8 @@ class _CompletionDetails(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
 
@@ -85,6 +85,8 @@ class _Answer(msgspec.Struct):
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes from outside; the last for thousands of brackets."""
 
 
 class StreamReader:
@@ -125,56 +127,80 @@ class StreamReader:
             if server_event.data == b"[DONE]":
                 self._saw_done = True
             elif not self._saw_done:
-                read_answer(server_event.data, self._provider, events)
-                if events and isinstance(events[-1], Failed):
-                    self._failed = True
+                self._read(server_event.data, events)
+                if self._failed:
                     break
-        self._saw_finish = self._saw_finish or any(isinstance(event, Finished) for event in events)
         return events
+
+    def _read(self, data: bytes, events: list[ChatEvent]) -> None:
+        """Some servers repeat the reason to finish in the chunk that carries the usage: the first counts."""
+        start = len(events)
+        read_answer(data, self._provider, events)
+        for position in range(len(events) - 1, start - 1, -1):
+            if isinstance(events[position], Failed):
+                self._failed = True
+            elif isinstance(events[position], Finished):
+                if self._saw_finish:
+                    del events[position]
+                self._saw_finish = True
 
 
 class WholeReader:
     """Reads an answer that came in one piece although a stream was asked for."""
 
-    def __init__(self, provider: str) -> None:
+    def __init__(self, provider: str, max_bytes: int = MAX_WHOLE_ANSWER_BYTES) -> None:
         self._provider = provider
+        self._max_bytes = max_bytes
         self._body = bytearray()
+        self._failed = False
 
     def feed(self, data: bytes) -> list[ChatEvent]:
-        self._body += data
-        if len(self._body) > MAX_WHOLE_ANSWER_BYTES:
+        if self._failed:
+            return []
+        if len(self._body) + len(data) > self._max_bytes:
+            self._failed = True
+            self._body.clear()
             return [failed_here(self._provider, "parsing_error", "the provider's answer is too large")]
+        self._body += data
         return []
 
     def finish(self) -> list[ChatEvent]:
+        """An answer without a reason to finish is complete all the same: its JSON is."""
+        if self._failed:
+            return []
         events: list[ChatEvent] = []
-        read_answer(bytes(self._body), self._provider, events)
+        has_choice = read_answer(bytes(self._body), self._provider, events)
         if not any(isinstance(event, Finished | Failed) for event in events):
-            events.append(failed_here(self._provider, "parsing_error", "the provider's answer has no end"))
+            nothing = failed_here(self._provider, "parsing_error", "the provider sent something that is no chat answer")
+            events.append(Finished("stop") if has_choice else nothing)
         return events
 
 
-def read_answer(data: bytes, provider: str, events: list[ChatEvent]) -> None:
-    """Append what one JSON object says; its last word is a Failed if it is an error or nothing that we know."""
+def read_answer(data: bytes, provider: str, events: list[ChatEvent]) -> bool:
+    """Append what one JSON object says; its last word is a Failed if it is an error or nothing that we know.
+
+    True if it had a choice, which is the answer or a piece of it.
+    """
     try:
         answer = _decode_answer(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NOT_JSON:
         events.append(failed_here(provider, "parsing_error", "the provider sent something that is no chat answer"))
-        return
+        return False
     for choice in answer.choices or ():
-        if choice.index == 0:
+        if not choice.index:
             _read_choice(choice, events)
     if answer.usage is not None:
         events.append(_read_usage(answer.usage))
     if answer.error is not None:
         events.append(_read_error(answer.error, provider))
+    return bool(answer.choices)
 
 
 def read_refusal(provider: str, status: int, headers: Mapping[str, str], body: bytes) -> Failed:
     """An error status with, usually, an error object."""
     try:
         error = _decode_answer(body).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NOT_JSON:
         error = None
     if error is None or isinstance(error, str):
         message = error or f"the provider answered with status {status}"
@@ -207,13 +233,13 @@ def _read_tool_call(call: _ToolCall, position: int) -> ToolCallDelta:
 
 def _read_usage(usage: _Usage) -> Usage:
     """Cached tokens are part of the prompt and reasoning part of the completion; we keep them apart."""
-    cached = min((usage.prompt_tokens_details or _PromptDetails()).cached_tokens or 0, usage.prompt_tokens)
-    details = usage.completion_tokens_details or _CompletionDetails()
-    reasoning = min(details.reasoning_tokens or 0, usage.completion_tokens)
+    prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    cached = min((usage.prompt_tokens_details or _PromptDetails()).cached_tokens or 0, prompt)
+    reasoning = min((usage.completion_tokens_details or _CompletionDetails()).reasoning_tokens or 0, completion)
     return Usage(
-        input_tokens=usage.prompt_tokens - cached,
+        input_tokens=prompt - cached,
         cache_read_tokens=cached,
-        output_tokens=usage.completion_tokens - reasoning,
+        output_tokens=completion - reasoning,
         reasoning_tokens=reasoning,
     )
 
@@ -228,4 +254,4 @@ def _read_error(error: _Error | str, provider: str) -> Failed:
 
 def open_reader(provider: str, media_type: str) -> StreamReader | WholeReader:
     """For an event stream, or for a whole answer from a server that does not stream."""
-    return StreamReader(provider) if media_type.startswith("text/event-stream") else WholeReader(provider)
+    return StreamReader(provider) if media_type.lower().startswith("text/event-stream") else WholeReader(provider)

@@ -21,6 +21,7 @@ from storage.redis import Redis, command, open_redis, revoked_token_key, user_ke
 
 PASSWORD = "p/s w:rd@%"
 QUOTED = "p%2Fs%20w%3Ard%40%25"
+WRONG = "hunter2"
 DEADLINE_SECONDS = 0.3
 
 # coredis leaves channels to the garbage collector when it cannot connect.
@@ -85,6 +86,13 @@ async def assert_refused_in_time(client: Redis) -> None:
         await command(client.ping())
 
 
+async def assert_whole(client: Redis) -> None:
+    """More callers at once than there are connections are all answered."""
+    async with trio.open_nursery() as nursery:
+        for _ in range(storage.redis.MAX_CONNECTIONS * 3):
+            nursery.start_soon(command, client.ping())
+
+
 async def test_commands_are_answered(client: Redis) -> None:
     await command(client.set("key", b"value"))
     assert await command(client.get("key")) == b"value"
@@ -117,16 +125,14 @@ async def test_a_redis_that_hangs_while_many_connect_loses_no_connection_for_eve
             for _ in range(storage.redis.MAX_CONNECTIONS * 3):
                 nursery.start_soon(assert_refused_in_time, client)
     server.go_on()
-    async with trio.open_nursery() as nursery:
-        for _ in range(storage.redis.MAX_CONNECTIONS * 3):
-            nursery.start_soon(command, client.ping())
+    await assert_whole(client)
 
 
 async def test_callers_cancelled_at_random_leave_the_client_whole(client: Redis) -> None:
-    draw = random.Random(1)
+    draw = random.Random(1)  # noqa: S311 # the same moments in every run
 
     async def call(number: int) -> None:
-        with trio.move_on_after(draw.random() / 100):
+        with suppress(RedisUnavailable), trio.move_on_after(draw.random() / 100):
             assert await command(client.echo(str(number))) == str(number).encode()
 
     for _ in range(15):
@@ -134,8 +140,7 @@ async def test_callers_cancelled_at_random_leave_the_client_whole(client: Redis)
         async with trio.open_nursery() as nursery:
             for number in range(40):
                 nursery.start_soon(call, number)
-    with trio.fail_after(2 * DEADLINE_SECONDS):
-        assert await command(client.ping())
+    await assert_whole(client)
 
 
 async def test_a_redis_that_restarts_is_found_again(server: RedisServer, client: Redis) -> None:
@@ -176,27 +181,28 @@ async def test_several_errors_stay_together(server: RedisServer) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "redis://:hunter2@127.0.0.1:1",
-        "redis://:hunter2/x@127.0.0.1:6379",
-        "redis://:x@127.0.0.1:hunter2",
+        f"redis://:{WRONG}@127.0.0.1:1",
+        f"redis://:{WRONG}/x@127.0.0.1:6379",
+        f"redis://:x@127.0.0.1:{WRONG}",
+        f"redis://{WRONG}@[::1",
         "redis://",
-        "unix://:hunter2@/nowhere/redis.sock",
-        "rediss://:hunter2@127.0.0.1:1",
+        f"unix://:{WRONG}@/nowhere/redis.sock",
+        f"rediss://:{WRONG}@127.0.0.1:1",
     ],
 )
 async def test_an_address_that_is_wrong_says_so_and_keeps_the_password(url: str) -> None:
     with pytest.raises(RedisUnavailable, match="REDIS_URL") as caught:
         async with open_redis(url):
             raise AssertionError
-    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+    assert WRONG not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_a_wrong_password_says_so_and_shows_neither(server: RedisServer) -> None:
     with pytest.raises(RedisUnavailable, match="password in REDIS_URL") as caught:
-        async with open_redis(server.url.replace(QUOTED, "hunter2")):
+        async with open_redis(server.url.replace(QUOTED, WRONG)):
             raise AssertionError
     shown = "".join(traceback.format_exception(caught.value))
-    assert "hunter2" not in shown
+    assert WRONG not in shown
     assert PASSWORD not in shown
 
 
