@@ -122,7 +122,7 @@ class NetworkExchange:
         return b"".join(pieces)
 
     def interrupt_if_waiting_since(self, moment: float) -> None:
-        """Makes a read that has waited since then, or for longer, raise UpstreamTimedOut."""
+        """Makes a read that has waited since then, or for longer, raise UpstreamTimedOut. Without one, does nothing."""
         if self._waiting_since <= moment and self.wire is not None:
             self._was_interrupted = True
             self.wire.interrupt()
@@ -175,6 +175,7 @@ class NetworkExchange:
     async def _receive(self) -> bytes:
         """One read, always waited for: whatever comes until it is this task's turn is then in the same batch."""
         wire = self._open_wire
+        self._was_interrupted = False
         try:
             if self.is_watched:
                 self._waiting_since = trio.current_time()
@@ -185,8 +186,6 @@ class NetworkExchange:
             if self._was_interrupted:
                 raise _timed_out(self._host, "idle", self._deadlines.idle_seconds) from error
             raise UpstreamBroken(f"{self._host} broke the connection within its answer") from error
-        finally:
-            self._waiting_since = inf
 
     def _unframe(self, body: Body, data: bytes) -> bytes:
         try:

@@ -19,12 +19,13 @@ class SeedInvalid(StorageError):
 def read_seed(path: Path | None = None) -> Mapping[str, Any]:
     """The file, or the one that comes with the code. Raises SeedInvalid."""
     source = path or files("storage").joinpath("seed_files", "catalogue.toml")
-    text = source.read_text("utf-8")
     try:
-        catalogue = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        catalogue = tomllib.loads(source.read_bytes().decode())
+    except ValueError as error:
         raise SeedInvalid(f"the catalogue is no TOML: {error}") from error
+    _check_members(catalogue, {"providers": dict, "models": dict}, "the catalogue")
     for model_id, model in catalogue["models"].items():
+        _check_members(model, _MODEL_MEMBERS, model_id)
         home = model_id.partition("/")[0]
         if home not in catalogue["providers"] or home not in model["mappings"]:
             raise SeedInvalid(f"{model_id}: its provider {home!r} must be listed and mapped")
@@ -46,6 +47,21 @@ def seed(owner_database_url: str, path: Path | None = None) -> int:
         )
     return len(catalogue["models"])
 
+
+def _check_members(table: object, members: Mapping[str, type], where: str) -> None:
+    for name, type_ in members.items():
+        if not isinstance(table, dict) or not isinstance(table.get(name), type_):
+            raise SeedInvalid(f"{where}: {name} is missing or of the wrong type")
+
+
+_MODEL_MEMBERS: Mapping[str, type] = {
+    "name": str,
+    "context_window": int,
+    "max_output_tokens": int,
+    "capabilities": dict,
+    "pricing": dict,
+    "mappings": dict,
+}
 
 _WRITE_PROVIDER: LiteralString = """
     INSERT INTO providers (code, name) VALUES (%s, %s) ON CONFLICT (code) DO UPDATE SET name = excluded.name

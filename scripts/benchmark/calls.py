@@ -48,7 +48,7 @@ class Call:
     """One connection and the call on it. Moments are of time.monotonic(), 0.0 for what has not happened."""
 
     __slots__ = (
-        "_on_end", "_reactor", "_received", "_socket", "_tail", "_whole_bytes", "events", "first_at", "is_open",
+        "_on_end", "_reactor", "_socket", "_tail", "_whole_bytes", "events", "first_at", "is_open", "received_bytes",
         "started_at",
     )  # fmt: skip
 
@@ -82,7 +82,7 @@ class Call:
 
     def _ask(self, request: bytes) -> None:
         self.first_at = 0.0
-        self._received = 0
+        self.received_bytes = 0
         self._whole_bytes = 0
         self._tail = b""
         self._socket.send(request)
@@ -93,15 +93,15 @@ class Call:
         except BlockingIOError:
             return
         if not data:
-            raise BenchFailed(f"an answer broke off after {self._received} bytes: {self._tail!r}")
-        if not self._received:
+            raise BenchFailed(f"an answer broke off after {self.received_bytes} bytes: {self._tail!r}")
+        if not self.received_bytes:
             self._read_head(data)
-        self._received += len(data)
+        self.received_bytes += len(data)
         self.events += (self._tail[-1:] + data).count(b"\n\n")
         if not self.first_at and FIRST_TOKEN in self._tail + data:
             self.first_at = time.monotonic()
         self._tail = (self._tail + data[-len(LAST_CHUNK) :])[-len(LAST_CHUNK) :]
-        if self._received == self._whole_bytes or (not self._whole_bytes and self._tail == LAST_CHUNK):
+        if self.received_bytes == self._whole_bytes or (not self._whole_bytes and self._tail == LAST_CHUNK):
             self._on_end(self)
 
     def _read_head(self, data: bytes) -> None:

@@ -5,6 +5,7 @@ import time
 from scripts.benchmark.arena import Arena, open_crowd
 from scripts.benchmark.calls import BenchFailed, Target
 from scripts.benchmark.figures import Reading
+from scripts.benchmark.stage import start_floods
 
 PROBE_EVENTS_PER_SECOND = 2_000
 SHARE_OF_SATURATION = 0.85
@@ -42,6 +43,7 @@ def _flood(arena: Arena, target: Target) -> tuple[float, float]:
     """Events and CPU seconds of the server, both a second."""
     with open_crowd(target) as crowd:
         crowd.start_evenly([arena.build_wish("flood") for _ in range(arena.plan.streams)])
+        start_floods(arena.direct)
         crowd.reactor.run_for(WARM_SECONDS)
         events, cpu_seconds, began = crowd.count_events(), arena.served.cpu_seconds(), time.monotonic()
         crowd.reactor.run_for(arena.plan.window_seconds)

@@ -1,7 +1,7 @@
 """`python -m scripts.benchmark.provider`: the fake provider, a process of its own. Prints its port; ends with stdin.
 
 Every call does what its prompt wishes. `GET /report` tells which calls have arrived and when each was abandoned, and
-forgets them.
+forgets them. `GET /flood` opens the gates: floods wait for it, so that all begin together.
 """
 
 import json
@@ -26,6 +26,16 @@ class Report:
     def __init__(self) -> None:
         self.arrived: list[int] = []
         self.closed: dict[int, int] = {}
+        self.gates: list[Callable[[], None]] = []
+
+    def answer(self, request: bytes) -> bytes:
+        """What is no call asks for the report, or for the floods to begin."""
+        if request.startswith(b"GET /report "):
+            return self.take()
+        gates, self.gates = self.gates, []
+        for open_gate in gates:
+            open_gate()
+        return b"{}"
 
     def take(self) -> bytes:
         text = json.dumps({"arrived": self.arrived, "closed": self.closed})
@@ -74,7 +84,7 @@ class Conversation:
     def _answer(self, request: bytes, body: bytes) -> None:
         wish = read_wish(body)
         if wish is None:
-            self._send(json_answer(self._report.take() if request.startswith(b"GET /report ") else b"{}"))
+            self._send(json_answer(self._report.answer(request)))
             return
         self._report.arrived.append(wish.number)
         if wish.kind == "whole":
@@ -85,13 +95,15 @@ class Conversation:
         self._go_on(wish)
 
     def _go_on(self, wish: Wish) -> None:
-        if not self._is_open:
-            return
         if wish.kind == "flood":
-            self._reactor.watch_for(self._socket.fileno(), READABLE | WRITABLE)
+            self._report.gates.append(self._open_gate)
         elif wish.kind == "paced":
             self._next_at = time.monotonic()
             self._wait(wish, wish.events - 1)
+
+    def _open_gate(self) -> None:
+        if self._is_open:
+            self._reactor.watch_for(self._socket.fileno(), READABLE | WRITABLE)
 
     def _wait(self, wish: Wish, left: int) -> None:
         self._next_at += wish.interval_microseconds / 1e6

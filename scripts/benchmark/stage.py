@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psutil  # type: ignore[import-untyped]  # ships no types
@@ -224,10 +225,19 @@ def _is_healthy(port: int) -> bool:
 
 def take_report(provider: Target) -> tuple[set[int], dict[int, int]]:
     """The calls that have reached the provider since the last report, and when it saw each abandoned one end."""
-    with closing(http.client.HTTPConnection("127.0.0.1", provider.port, timeout=5)) as connection:
-        connection.request("GET", "/report")
-        report = json.loads(connection.getresponse().read())
+    report = _ask_provider(provider, "/report")
     return set(report["arrived"]), {int(number): moment for number, moment in report["closed"].items()}
+
+
+def start_floods(provider: Target) -> None:
+    """Open the gates for all floods that wait."""
+    _ask_provider(provider, "/flood")
+
+
+def _ask_provider(provider: Target, path: str) -> dict[str, Any]:
+    with closing(http.client.HTTPConnection("127.0.0.1", provider.port, timeout=5)) as connection:
+        connection.request("GET", path)
+        return dict(json.loads(connection.getresponse().read()))
 
 
 def _check_log(log: Path) -> None:

@@ -10,7 +10,8 @@ PATTERN = re.compile(rb"\[bench (\w+) (\d+) (\d+) (\d+)\]")
 class Wish:
     """One call.
 
-    `kind` is `whole` (a short answer at once), `flood` (events without end, as fast as they are taken), `paced` (that
+    `kind` is `whole` (a short answer at once), `flood` (events without end, as fast as they are
+    taken, once the gates are open), `paced` (that
     many events, each in a write of its own) or `idle` (one event, then silence).
     """
 

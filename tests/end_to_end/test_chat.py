@@ -8,7 +8,7 @@ import pytest
 
 from tests.end_to_end.caller import MODEL, OPENAI, SHIPPED, build_chat, join_text, parse_events
 from tests.end_to_end.cloche import Cloche, Customer, Stores, open_cloche
-from tests.fakes import openai_error, openai_stream, openai_whole, open_fake_upstream
+from tests.fakes import open_fake_upstream, openai_error, openai_stream, openai_whole
 
 DELTAS = ["Hel", "lo", " wörld", " 🙂"]
 PRICE_IN, PRICE_OUT = Decimal("0.40"), Decimal("1.60")

@@ -1,4 +1,6 @@
-"""A client that leaves, at every moment and in every manner: the provider's connection closes and the charge is exact."""
+"""A client that leaves, at every moment and in every manner: the provider's connection closes and the charge is
+exact.
+"""
 
 import json
 import random
@@ -193,7 +195,8 @@ async def test_a_client_that_sent_more_bytes_after_its_request_is_still_seen_to_
 
 
 async def test_five_hundred_streams_cut_at_random_moments(stores: Stores) -> None:
-    """Each is told in its prompt how much to say; its client reads that much and leaves, so what was delivered is known.
+    """Each is told in its prompt how much to say; its client reads that much and leaves, so what was delivered is
+    known.
 
     Those that say nothing are left at any moment, also before the provider has heard of them.
     """

@@ -1,6 +1,7 @@
 """Money under concurrency and sudden death."""
 
 import random
+from contextlib import suppress
 from decimal import Decimal
 
 import trio
@@ -146,10 +147,8 @@ async def stream_until_killed(
         await caller.send(OPENAI, customer, build_chat(str(number)))
         await caller.read_until(b'"content":" ', plan)
         task_status.started()
-        try:
+        with suppress(trio.BrokenResourceError):
             await caller.stream.receive_some()
-        except trio.BrokenResourceError:
-            pass
 
 
 async def wait_noted(cloche: Cloche) -> None:

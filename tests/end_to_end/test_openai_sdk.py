@@ -1,15 +1,16 @@
 """OpenAI's own Python SDK against `/v1`, unchanged."""
 
+from typing import Any
+
 import openai
 import pytest
 import trio
-from openai.types.chat import ChatCompletionToolParam
 
 from tests.end_to_end.caller import MODEL
 from tests.end_to_end.cloche import Cloche, Stores, open_cloche
 from tests.fakes import Reset, ScriptedToolCall, open_fake_upstream, openai_error, openai_stream
 
-TOOL: ChatCompletionToolParam = {
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "weather",
@@ -24,7 +25,8 @@ CALLS = (
 )
 
 
-def make_client(cloche: Cloche, token: str, headers: dict[str, str]) -> openai.OpenAI:
+def make_client(cloche: Cloche, token: str, headers: dict[str, str]) -> Any:
+    """Typed as Any: the SDK's overloads want literals where the tests pass what a program would."""
     return openai.OpenAI(api_key=token, base_url=f"{cloche.url}/v1", default_headers=headers, max_retries=0, timeout=20)
 
 
@@ -39,14 +41,14 @@ async def test_a_stream_a_whole_answer_and_the_models(stores: Stores) -> None:
             with make_client(cloche, customer.token, customer.device_headers) as client:
                 messages = [{"role": "user", "content": "Hi"}]
                 stream = client.chat.completions.create(
-                    model=MODEL, messages=messages, stream=True, stream_options={"include_usage": True}  # type: ignore
+                    model=MODEL, messages=messages, stream=True, stream_options={"include_usage": True}
                 )
                 chunks = list(stream)
                 assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "Hello"
                 assert chunks[-1].usage is not None
                 assert (chunks[-1].usage.prompt_tokens, chunks[-1].usage.completion_tokens) == (12, 2)
                 assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
-                whole = client.chat.completions.create(model=MODEL, messages=messages)  # type: ignore[arg-type]
+                whole = client.chat.completions.create(model=MODEL, messages=messages)
                 assert whole.choices[0].message.content == "Hello"
                 assert whole.usage is not None
                 assert whole.usage.total_tokens == 14
@@ -66,17 +68,17 @@ async def test_parallel_tool_calls_streamed_and_whole_and_their_results(stores: 
         def use_sdk() -> None:
             with make_client(cloche, customer.token, customer.device_headers) as client:
                 ask = [{"role": "user", "content": "Weather in Oslo and Rome?"}]
-                with client.chat.completions.stream(model=MODEL, messages=ask, tools=[TOOL]) as stream:  # type: ignore
+                with client.chat.completions.stream(model=MODEL, messages=ask, tools=[TOOL]) as stream:
                     final = stream.get_final_completion().choices[0]
-                whole = client.chat.completions.create(model=MODEL, messages=ask, tools=[TOOL]).choices[0]  # type: ignore
+                whole = client.chat.completions.create(model=MODEL, messages=ask, tools=[TOOL]).choices[0]
                 for choice in (final, whole):
                     assert choice.finish_reason == "tool_calls"
                     calls = choice.message.tool_calls or []
                     assert [call.id for call in calls] == ["call_1", "call_2"]
-                    assert [call.function.arguments for call in calls] == ['{"town":"Oslo"}', '{"town":"Rome"}']  # type: ignore
+                    assert [call.function.arguments for call in calls] == ['{"town":"Oslo"}', '{"town":"Rome"}']
                 answer = {"role": "tool", "tool_call_id": "call_1", "content": "Rain"}
                 history = [*ask, whole.message.model_dump(exclude_none=True), answer]
-                client.chat.completions.create(model=MODEL, messages=history, tools=[TOOL])  # type: ignore[arg-type]
+                client.chat.completions.create(model=MODEL, messages=history, tools=[TOOL])
 
         await trio.to_thread.run_sync(use_sdk)
         sent = upstream.requests[-1].json
@@ -94,16 +96,16 @@ async def test_the_sdks_own_exceptions_are_raised(stores: Stores) -> None:
             ask = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
             with make_client(cloche, rich.token, rich.device_headers) as client:
                 with pytest.raises(openai.RateLimitError, match="Slow down"):
-                    client.chat.completions.create(**ask, stream=True)  # type: ignore[call-overload]
+                    client.chat.completions.create(**ask, stream=True)
                 with pytest.raises(openai.NotFoundError):
-                    client.chat.completions.create(**{**ask, "model": "openai/none"})  # type: ignore[call-overload]
+                    client.chat.completions.create(**{**ask, "model": "openai/none"})
                 with pytest.raises(openai.BadRequestError):
-                    client.chat.completions.create(**ask, n=2)  # type: ignore[call-overload]
+                    client.chat.completions.create(**ask, n=2)
             with make_client(cloche, "no token", {}) as client, pytest.raises(openai.AuthenticationError):
-                client.chat.completions.create(**ask)  # type: ignore[call-overload]
+                client.chat.completions.create(**ask)
             with make_client(cloche, poor.token, poor.device_headers) as client:
                 with pytest.raises(openai.APIStatusError) as refused:
-                    client.chat.completions.create(**ask)  # type: ignore[call-overload]
+                    client.chat.completions.create(**ask)
                 assert refused.value.status_code == 402
 
         await trio.to_thread.run_sync(use_sdk)
@@ -115,12 +117,12 @@ async def test_an_error_in_mid_stream_is_raised_after_the_text_that_came(stores:
         customer = await cloche.make_customer()
 
         def use_sdk() -> str:
-            text = ""
+            texts: list[str] = []
             with make_client(cloche, customer.token, customer.device_headers) as client:
                 ask = [{"role": "user", "content": "Hi"}]
+                stream = client.chat.completions.create(model=MODEL, messages=ask, stream=True)
                 with pytest.raises(openai.APIError, match="cut short"):
-                    for chunk in client.chat.completions.create(model=MODEL, messages=ask, stream=True):  # type: ignore
-                        text += chunk.choices[0].delta.content or ""
-            return text
+                    texts.extend(chunk.choices[0].delta.content or "" for chunk in stream)
+            return "".join(texts)
 
         assert await trio.to_thread.run_sync(use_sdk) == "Hello"

@@ -13,7 +13,7 @@ from tests.end_to_end.test_leaving import deltas, price, says_and_waits, wait_cl
 from tests.end_to_end.test_money import tokens
 from tests.fakes import SendChunk, Step, open_fake_upstream, openai_stream, stream_head
 
-FLOOD = [stream_head(), *[SendChunk(b'data: {"choices":[{"delta":{"content":"' + b"x" * 4000 + b'"}}]}\n\n')] * 20_000]
+FLOOD: list[Step] = [stream_head(), *[SendChunk(b'data: {"choices":[{"delta":{"content":"' + b"x" * 4000 + b'"}}]}\n\n')] * 20_000]
 
 
 @asynccontextmanager

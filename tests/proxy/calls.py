@@ -19,7 +19,18 @@ from proxy.routing import Model, Upstream
 from proxy.tokens import TOKENS_PER_MESSAGE, TOKENS_PER_REPLY_PRIMER, count_tokens
 from proxy.transport import Deadlines, NetworkTransport, open_transport
 from tests.fake_upstream import Respond
-from tests.fakes import FakeJournal, FakeLedger, FakeUpstream, SendChunk, Step, open_fake_upstream, sse_chunk
+from tests.fakes import (
+    FakeJournal,
+    FakeLedger,
+    FakeUpstream,
+    SendChunk,
+    Step,
+    WaitForClose,
+    open_fake_upstream,
+    openai_stream,
+    sse_chunk,
+    upto_chunks,
+)
 from tests.proxy.upstreams import PATIENT
 
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -38,6 +49,7 @@ MODEL = Model(
     sees_images=False,
     provider_models={"openai": "gpt-4o-mini"},
 )
+WORDS = ["Because", " of", " Rayleigh", " scattering", ",", " which", " favours", " short", " waves", "."]
 PROMPT = "Why is the sky blue?"
 REQUEST = ChatRequest(model=MODEL.id, messages=(Message("user", (Text(PROMPT),)),), max_output_tokens=100)
 PROMPT_TOKENS = TOKENS_PER_MESSAGE + count_tokens(PROMPT) + TOKENS_PER_REPLY_PRIMER
@@ -75,7 +87,7 @@ class Bench:
         assert self.ledger.running == {}
         assert self.journal.running == {}
         assert len(self.ledger.settlements) == len(self.ledger.taken)
-        assert [attempt.hold_id for attempt in self.ledger.settle_attempts] == list(self.ledger.settlements)
+        assert sorted(attempt.hold_id for attempt in self.ledger.settle_attempts) == sorted(self.ledger.settlements)
 
     async def assert_closed(self) -> None:
         """Our connection is gone, and the provider's end of it at once."""
@@ -137,6 +149,11 @@ async def settle_down() -> None:
 def price_usd(input_tokens: int, output_tokens: int) -> Decimal:
     """By PRICE, worked out by hand."""
     return (Decimal(input_tokens) * 3 + Decimal(output_tokens) * 15) / Decimal(1_000_000)
+
+
+def saying(count: int) -> list[Step]:
+    """So many words, and then silence."""
+    return [*upto_chunks(openai_stream(WORDS), 1 + count), WaitForClose()]
 
 
 def text_chunk(text: str) -> SendChunk:

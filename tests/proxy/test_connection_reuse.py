@@ -9,7 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 import proxy.transport
 from proxy.errors import UpstreamBroken, UpstreamTimedOut
 from proxy.transport import NetworkTransport, open_transport
-from tests.fakes import Close, Reset, Send, Step, WaitForClose, open_fake_upstream, openai_whole
+from tests.fakes import Close, Pause, Reset, Send, Step, WaitForClose, open_fake_upstream, openai_whole
 from tests.proxy.upstreams import ANSWER, PATIENT, ScriptByTurn, Security, ask
 
 
@@ -79,6 +79,17 @@ async def test_a_kept_connection_that_the_provider_has_closed_is_not_tried(
         await wait_all_tasks_blocked(0.01)
         await ask(transport, upstream)
         assert [len(connection.requests) for connection in upstream.connections] == [1, 1]
+
+
+async def test_bytes_that_come_between_two_answers_are_nobodys(
+    security: Security, transport: NetworkTransport
+) -> None:
+    late = Send(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n")
+    async with open_fake_upstream([*openai_whole("hi"), Pause(0.01), late], tls=security.server) as upstream:
+        first = await ask(transport, upstream)
+        await wait_all_tasks_blocked(0.03)
+        assert await ask(transport, upstream) == first
+        assert len(upstream.connections) == 2
 
 
 def respond_to_first_then(*ending: Step, times: int) -> ScriptByTurn:

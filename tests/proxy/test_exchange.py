@@ -1,7 +1,7 @@
 """What an answer brings, and how it fails to come. Over real sockets, with a clock that jumps over every silence."""
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 
 import pytest
@@ -15,10 +15,12 @@ from tests.fakes import (
     END_OF_CHUNKS,
     Close,
     Pause,
+    RecordedRequest,
     Reset,
     Send,
     SendChunk,
     Step,
+    WaitFor,
     WaitForClose,
     open_fake_upstream,
     openai_stream,
@@ -116,6 +118,20 @@ async def test_a_caller_may_think_for_longer_than_a_provider_may_be_silent(
         async with hasty.open_exchange(build_request(upstream)) as exchange:
             await trio.sleep(100)
             assert await exchange.receive_all(1 << 20)
+        watch.cancel()
+
+
+async def test_a_break_after_a_callers_pause_is_not_taken_for_silence(
+    hasty: NetworkTransport, autojump_clock: MockClock
+) -> None:
+    script: list[Step] = [stream_head(), Pause(1), SendChunk(b"data: 1\n\n"), Pause(100), Reset()]
+    async with open_fake_upstream(script) as upstream, trio.open_nursery() as nursery:
+        watch = await start_watch(hasty, nursery)
+        async with hasty.open_exchange(build_request(upstream)) as exchange:
+            assert await exchange.receive_some()
+            await trio.sleep(200)
+            with pytest.raises(UpstreamBroken):
+                await exchange.receive_some()
         watch.cancel()
 
 
@@ -240,16 +256,21 @@ async def test_the_end_may_be_asked_for_again(transport: NetworkTransport) -> No
 
 
 async def test_what_is_there_comes_in_one_batch(security: Security, transport: NetworkTransport) -> None:
-    script: list[Step] = [stream_head(), *[SendChunk(b"data: %d\n\n" % number) for number in range(50)], WaitForClose()]
+    go, sent = trio.Event(), trio.Event()
+
+    def respond(_request: RecordedRequest) -> Iterator[Step]:
+        yield from (stream_head(), WaitFor(go))
+        yield from (SendChunk(b"data: %d\n\n" % number) for number in range(50))
+        sent.set()
+        yield WaitForClose()
+
     async with (
-        open_fake_upstream(script, tls=security.server) as upstream,
+        open_fake_upstream(respond, tls=security.server) as upstream,
         transport.open_exchange(build_request(upstream)) as exchange,
     ):
-        await wait_all_tasks_blocked(0.01)
-        batches = [await exchange.receive_some()]
-        while b"data: 49\n" not in batches[-1]:
-            batches.append(await exchange.receive_some())
-    assert len(batches) <= 2  # the head's read may have brought a beginning
+        go.set()
+        await sent.wait()
+        assert await exchange.receive_some() == b"".join(b"data: %d\n\n" % number for number in range(50))
 
 
 async def test_a_cancelled_read_loses_nothing(security: Security, transport: NetworkTransport) -> None:

@@ -60,6 +60,7 @@ def test_the_origin_is_read_from_the_url(url: str, origin: Origin, authority: st
         "https://a.example:port/",
         "https://a.example/\r\nx: y",
         "https://a.example/a b",
+        "https://a.exam\nple/",
         "https://[::1/",
         f"https://{'a' * 64}.example/",
         "https://a..example/",

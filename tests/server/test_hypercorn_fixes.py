@@ -2,18 +2,22 @@
 
 import signal
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
-import h2.events
 import h11
 import hypercorn.trio.run
 import pytest
 import trio
-import trustme
+import trio.testing
+from hypercorn.config import Config
+from hypercorn.protocol import ProtocolWrapper
 
 from server import hypercorn_fixes
+from server.hypercorn_fixes.connection import Connection, Context
+from server.hypercorn_fixes.limits import Limits
 from tests.server.fixes_client import (
     Http2Client,
     Served,
@@ -257,6 +261,25 @@ async def stop_reading_http2(served: Served, name: str) -> trio.SocketStream:
     return stream
 
 
+async def test_a_short_send_never_overtakes_a_long_one() -> None:
+    """HTTP/2 streams and WebSocket pongs send from several tasks; the fast path may not cut into the slow one."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 128 * 1024)
+    async with listener, await trio.testing.open_stream_to_socket_listener(listener) as client:
+        connection = Connection(Limits(), None, Config(), Context(None), None, await listener.accept())
+        connection.protocol = cast(ProtocolWrapper, SimpleNamespace(protocol=None))
+        async with connection.stream, trio.open_nursery() as nursery:
+            nursery.start_soon(connection.send_bytes, b"a" * 8 * MIB)
+            await trio.testing.wait_all_tasks_blocked()
+            received = b""
+            while b"b" not in received:
+                received += await client.receive_some(65536)
+                if len(received) < 7 * MIB:
+                    nursery.start_soon(connection.send_bytes, b"b")
+            assert received.index(b"b") == 8 * MIB
+            nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("stop", [stop_reading, stop_reading_http2])
 async def test_a_server_ends_within_its_grace_though_a_client_does_not_read(
     tmp_path: Path, stop: Callable[[Served, str], Awaitable[trio.SocketStream]]
@@ -375,244 +398,3 @@ async def test_a_stream_at_full_speed_lets_others_be_answered(server: Served, na
             assert await ask(server, "/hello/a", within_seconds=1) == "hello a"
         nursery.cancel_scope.cancel()
     assert await ask(server, f"/ending/{name}") == "left"
-
-
-# HTTP/2
-
-
-@pytest.mark.parametrize("path", ["/sleep/{name}", "/stream/{name}/1000000/1/100"])
-async def test_a_reset_stream_is_noticed_at_once(server: Served, name: str, path: str) -> None:
-    async with await connect(server) as stream:
-        client = Http2Client(stream)
-        stream_id = await client.start(path.replace("{name}", name).encode())
-        await ask(server, f"/begun/{name}")
-        client.protocol.reset_stream(stream_id)
-        await client.flush()
-        assert await ask(server, f"/ending/{name}", within_seconds=0.5) == "left"
-        assert await client.read_answer(await client.start(b"/hello/a")) == ("200", b"hello a")
-
-
-async def test_an_http2_response_arrives_completely(server: Served) -> None:
-    async with await connect(server) as stream:
-        client = Http2Client(stream)
-        status, body = await client.read_answer(await client.start(b"/asgi/numbers"))
-    assert (status, body) == ("200", b"".join(b"%07d" % number for number in range(MIB)))
-
-
-async def test_http2_responses_to_a_slow_reader_are_never_mixed_up(server: Served, name: str) -> None:
-    async with await connect(server) as stream:
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        client = Http2Client(stream)
-        await client.open_windows()
-        wanted = await client.start(b"/asgi/numbers")
-        await trio.sleep(0.2)  # until the kernel's buffers are full
-        received = 0
-        while received < 7 * MIB:  # ask for more whenever a little room has come up
-            if client.protocol.open_outbound_streams < 100:
-                await client.start(b"/hello/a")
-            event = await client.next_event()
-            assert not isinstance(event, h2.events.ConnectionTerminated)
-            if isinstance(event, h2.events.DataReceived) and event.stream_id == wanted:
-                received += len(event.data)
-
-
-async def test_an_http2_client_that_grants_no_window_loses_its_stream(server: Served, name: str) -> None:
-    async with await connect(server) as stream:
-        client = Http2Client(stream)
-        await client.start(f"/stream/{name}/100000/0/65536".encode())
-        with trio.fail_after(4):
-            while not isinstance(await client.next_event(), h2.events.StreamReset):
-                pass
-        assert await ask(server, f"/ending/{name}", within_seconds=1) == "left"
-
-
-async def upload_on(served: Served) -> tuple[str, bytes]:
-    """Send a body that was refused already, then ask for something else."""
-    async with await connect(served) as stream:
-        client = Http2Client(stream)
-        refused = await client.start(b"/asgi/refuse", method="POST", ends=False)
-        assert await client.read_answer(refused) == ("413", b"too large")
-        for _ in range(3):
-            client.protocol.send_data(refused, b"x" * 10_000)
-            await client.flush()
-        return await client.read_answer(await client.start(b"/hello/a"))
-
-
-async def ask_for_bytes(served: Served) -> tuple[str, bytes]:
-    async with await connect(served) as stream:
-        client = Http2Client(stream)
-        return await client.read_answer(await client.start(b"/\xff"))
-
-
-async def test_an_http2_upload_goes_on_after_its_refusal(server: Served) -> None:
-    assert await upload_on(server) == ("200", b"hello a")
-
-
-async def test_a_path_that_is_no_text_is_refused(server: Served) -> None:
-    assert (await ask_for_bytes(server))[0] == "400"
-
-
-async def test_an_http2_connect_is_refused(server: Served) -> None:
-    async with await connect(server) as stream:
-        client = Http2Client(stream)
-        stream_id = client.protocol.get_next_available_stream_id()
-        client.protocol.send_headers(stream_id, [(b":method", b"CONNECT"), (b":authority", b"example.com:443")])
-        await client.flush()
-        assert (await client.read_answer(stream_id))[0] == "405"
-
-
-@pytest.mark.parametrize("attack", [upload_on, ask_for_bytes])
-async def test_upstream_dies_of_one_http2_frame(
-    tmp_path: Path, attack: Callable[[Served], Awaitable[tuple[str, bytes]]]
-) -> None:
-    with serve(tmp_path, FIXES="0") as served:
-        with pytest.raises(trio.BrokenResourceError):
-            await attack(served)
-        assert await wait_exit(served, within_seconds=5) != 0
-
-
-# TLS
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("secure")
-    issued = authority.issue_cert("localhost")
-    issued.private_key_pem.write_to_path(folder / "key")
-    issued.cert_chain_pems[0].write_to_path(folder / "cert")
-    with serve(folder, "--certfile", str(folder / "cert"), "--keyfile", str(folder / "key")) as served:
-        yield served
-
-
-async def connect_securely(
-    served: Served, authority: trustme.CA, protocol: str = "http/1.1"
-) -> trio.SSLStream[trio.SocketStream]:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    context.set_alpn_protocols([protocol])
-    stream = trio.SSLStream(await connect(served), context, server_hostname="localhost", https_compatible=True)
-    await stream.do_handshake()
-    assert stream.selected_alpn_protocol() == protocol
-    return stream
-
-
-async def test_a_response_arrives_completely_over_tls(secure: Served, authority: trustme.CA) -> None:
-    async with await connect_securely(secure, authority) as stream:
-        await stream.send_all(build_request("/asgi/numbers", "connection: close"))
-        answer = await read_answer(stream)
-        with trio.fail_after(1):
-            assert await stream.receive_some() == b""
-    assert answer.body == b"".join(b"%07d" % number for number in range(MIB))
-
-
-async def test_an_http2_response_arrives_completely_over_tls(secure: Served, authority: trustme.CA) -> None:
-    async with await connect_securely(secure, authority, "h2") as stream:
-        client = Http2Client(stream)
-        status, body = await client.read_answer(await client.start(b"/asgi/numbers"))
-    assert (status, len(body)) == ("200", 7 * MIB)
-
-
-async def test_a_client_that_takes_nothing_is_dropped_over_tls(
-    secure: Served, authority: trustme.CA, name: str
-) -> None:
-    async with await connect_securely(secure, authority) as stream:
-        await stream.send_all(build_request(f"/stream/{name}/100000/0/65536"))
-        async with await connect_securely(secure, authority) as other:
-            await other.send_all(build_request(f"/ending/{name}"))
-            with trio.fail_after(4):
-                assert (await read_answer(other)).body == b"left"
-
-
-# Signals
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("workers", [0, 1, 2])
-async def test_streams_end_before_the_server_does(tmp_path: Path, workers: int, number: signal.Signals) -> None:
-    with serve(tmp_path, workers=workers) as served:
-        async with await connect(served) as one, await connect(served) as two:
-            for stream in (one, two):
-                await stream.send_all(build_request("/stream/a/10/100/10"))
-                await stream.receive_some(10)
-            served.process.send_signal(number)
-            with trio.fail_after(4):
-                bodies = [await read_rest(stream) for stream in (one, two)]
-        assert await wait_exit(served, within_seconds=4) == 0
-    assert all(body.endswith(b"0\r\n\r\n") for body in bodies)
-
-
-async def test_a_second_interrupt_ends_the_server_at_once(tmp_path: Path) -> None:
-    with serve(tmp_path) as served:
-        async with await connect(served) as stream:
-            await stream.send_all(build_request("/sleep/a"))
-            await ask(served, "/begun/a")
-            for _ in range(2):
-                served.process.send_signal(signal.SIGINT)
-                await trio.sleep(0.1)
-            await wait_exit(served, within_seconds=2)
-
-
-async def test_the_grace_is_the_last_word(tmp_path: Path) -> None:
-    with serve(tmp_path, grace=0.5) as served:
-        async with await connect(served) as stream:
-            await stream.send_all(build_request("/sleep/a"))
-            await ask(served, "/begun/a")
-            served.process.send_signal(signal.SIGTERM)
-            assert await wait_exit(served, within_seconds=3) == 0
-
-
-async def test_workers_leave_with_a_parent_that_was_killed(tmp_path: Path) -> None:
-    with serve(tmp_path, workers=1) as served:
-        async with await connect(served) as stream:
-            await stream.send_all(build_request("/stream/a/10/100/10"))
-            await stream.receive_some(10)
-            served.process.kill()
-            with trio.fail_after(4):
-                assert (await read_rest(stream)).endswith(b"0\r\n\r\n")
-        with pytest.raises(OSError, match="all attempts to connect"):
-            await connect_until_refused(served)
-
-
-async def connect_until_refused(served: Served) -> None:
-    with trio.fail_after(4):
-        while True:
-            (await connect(served)).socket.close()
-            await trio.sleep(0.05)
-
-
-# Lifespan
-
-
-@pytest.mark.parametrize("workers", [0, 1, 2])
-async def test_an_application_that_cannot_start_says_why_and_ends(tmp_path: Path, workers: int) -> None:
-    with serve(tmp_path, workers=workers, LIFESPAN="failed") as served:
-        assert await wait_exit(served, within_seconds=8) != 0
-    assert "The database is missing.\nStart it.\n" in served.said()
-    assert "Traceback" not in served.said()
-
-
-async def test_an_application_that_breaks_at_its_start_ends_with_a_traceback(tmp_path: Path) -> None:
-    with serve(tmp_path, LIFESPAN="raises") as served:
-        assert await wait_exit(served, within_seconds=5) == 1
-    assert "RuntimeError: a fault of the program" in served.said()
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-async def test_an_application_whose_lifespan_dies_lets_streams_end(tmp_path: Path, workers: int) -> None:
-    with serve(tmp_path, workers=workers, LIFESPAN="dies") as served:
-        async with await connect(served) as stream:
-            await stream.send_all(build_request("/stream/dying/10/100/10"))
-            with trio.fail_after(6):
-                assert (await read_rest(stream)).endswith(b"0\r\n\r\n")
-        assert await wait_exit(served, within_seconds=4) != 0
-    assert "RuntimeError: a loop has died" in served.said()
-
-
-async def test_upstream_serves_on_without_its_lifespan(tmp_path: Path) -> None:
-    with serve(tmp_path, FIXES="0", LIFESPAN="raises") as served:
-        assert await ask(served, "/hello/a") == "hello a"

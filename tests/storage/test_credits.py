@@ -79,8 +79,11 @@ async def test_a_hold_keeps_what_the_settlement_will_need(database: Database, cr
     hold = build_hold(await make_user(database, "10"), "1", "a key")
     await credits_.hold(hold)
     row = (hold.id, hold.user_id, Decimal(1), "held", hold.model_id, "openai", "general", 12, "a key", True)
-    names = "id, user_id, amount_usd, state, model_id, provider_code, task_type, prompt_tokens, idempotency_key"
-    assert query("SELECT " + names + ", price = %s::jsonb FROM holds", PRICE) == [row]
+    kept = """
+        SELECT id, user_id, amount_usd, state, model_id, provider_code, task_type, prompt_tokens, idempotency_key,
+               price = %s::jsonb FROM holds
+    """
+    assert query(kept, PRICE) == [row]
 
 
 async def test_fifty_holds_at_once_on_credit_for_ten_are_exactly_ten(database: Database, credits_: Credits) -> None:
@@ -159,20 +162,19 @@ async def test_a_call_without_an_answer_frees_its_key(
     await credits_.hold(build_hold(hold.user_id, "1", "key"))
 
 
-async def test_repeating_a_request_while_it_ends_locks_nobody_out(database: Database, credits_: Credits) -> None:
-    """A new hold waits for the end of the one with its key, so the end must not wait for the new hold."""
-    user_id = await make_user(database, "1000")
-
-    async def repeat() -> None:
-        for _ in range(20):
-            hold = build_hold(user_id, "1", "key")
-            if await try_hold(credits_, hold):
-                assert await credits_.settle(build_settlement(hold, "0", "cancelled"))
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(8):
-            nursery.start_soon(repeat)
-    assert await credits_.balance(user_id) == Balance(Decimal(1000), Decimal(0))
+async def test_a_repeated_request_and_the_end_of_the_first_do_not_lock_each_other_out(
+    database: Database, credits_: Credits, query: Query
+) -> None:
+    """A hold takes the account, then waits for the end of the one with its key; so an end takes the account first."""
+    hold = build_hold(await make_user(database, "10"), "1", "key")
+    await credits_.hold(hold)
+    async with trio.open_nursery() as nursery, database.as_user(hold.user_id).transaction() as connection:
+        await connection.execute("UPDATE credit_balances SET held_usd = held_usd")
+        nursery.start_soon(credits_.settle, build_settlement(hold, "0", "cancelled"))
+        while not query("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):  # noqa: ASYNC110 # no event
+            await trio.sleep(0.001)
+        assert query("SELECT state FROM holds FOR UPDATE NOWAIT") == [("held",)]
+    assert await try_hold(credits_, build_hold(hold.user_id, "1", "key"))
 
 
 # Settling
@@ -185,9 +187,11 @@ async def test_settling_charges_releases_and_records(database: Database, credits
     assert await credits_.balance(hold.user_id) == Balance(Decimal("9.876544"), Decimal(0))
     booked = query("SELECT kind, amount_usd, hold_id, idempotency_key FROM credit_ledger ORDER BY id DESC LIMIT 1")
     assert booked == [("charge", Decimal("-0.123456"), hold.id, f"charge:{hold.id}")]
-    counts = "input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens"
-    used = query("SELECT outcome, provisional, cost_usd, " + counts + " FROM usage")
-    assert used == [("completed", True, Decimal("0.123456"), 5, 4, 3, 2, 1)]
+    used = """
+        SELECT outcome, provisional, cost_usd, input_tokens, cache_read_tokens, cache_write_tokens, output_tokens,
+               reasoning_tokens FROM usage
+    """
+    assert query(used) == [("completed", True, Decimal("0.123456"), 5, 4, 3, 2, 1)]
     assert query("SELECT state, charged_usd, settled_at IS NOT NULL FROM holds") == [
         ("settled", Decimal("0.123456"), True)
     ]

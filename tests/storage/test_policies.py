@@ -1,0 +1,202 @@
+"""Rows belong to users: shown in SQL, as whoever might try. Every table with a `user_id` is found by itself."""
+
+from collections.abc import AsyncIterator, Iterator
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from psycopg import errors, sql
+
+from storage.accounts import Accounts
+from storage.credits import Credits
+from storage.postgres import open_database
+from tests.storage.calls import build_hold, build_settlement, make_user
+
+TABLES_OF_USERS = """
+    SELECT relname, relrowsecurity AND relforcerowsecurity,
+           EXISTS (SELECT FROM pg_policy WHERE polrelid = pg_class.oid
+                   AND polroles @> ARRAY[(SELECT oid FROM pg_roles WHERE rolname = 'cloche_request')]
+                   AND pg_get_expr(polqual, polrelid) = '(user_id = app_user_id())')
+    FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+    WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace AND attname = 'user_id' AND NOT attisdropped
+    ORDER BY relname
+"""
+OUR_ROLES = ("cloche_server", "cloche_request", "cloche_operator")
+
+
+@pytest.fixture
+def owner(owner_database_url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(owner_database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def server(database_url: str) -> Iterator[psycopg.Connection]:
+    """As the server logs in, each test in a transaction that is rolled back."""
+    with psycopg.connect(database_url) as connection:
+        yield connection
+        connection.rollback()
+
+
+@pytest.fixture
+async def users(database_url: str) -> AsyncIterator[tuple[UUID, UUID]]:
+    """Two users who have a row in every table."""
+    async with open_database(database_url, size=1) as database:
+        alice, bob = await make_user(database, "10"), await make_user(database, "10")
+        for user_id in (alice, bob):
+            await Accounts(database).make_device(user_id, uuid4())
+            settled, running = build_hold(user_id), build_hold(user_id)
+            await Credits(database).hold(settled)
+            await Credits(database).settle(build_settlement(settled))
+            await Credits(database).hold(running)
+        yield alice, bob
+
+
+def become(connection: psycopg.Connection, role: str, user_id: UUID | str = "") -> None:
+    settings = "SELECT set_config('role', %s, true), set_config('app.user_id', %s, true)"
+    connection.execute(settings, [role, str(user_id)])
+
+
+def find_tables(owner: psycopg.Connection) -> list[str]:
+    return [name for name, *_ in owner.execute(TABLES_OF_USERS)]
+
+
+def fetch(connection: psycopg.Connection, statement: str, table: str, *parameters: object) -> list[tuple[object, ...]]:
+    query = sql.SQL(statement).format(sql.Identifier(table))  # type: ignore[arg-type] # one of this file's constants
+    return connection.execute(query, parameters).fetchall()
+
+
+def test_every_table_with_a_user_is_guarded(owner: psycopg.Connection) -> None:
+    found = owner.execute(TABLES_OF_USERS).fetchall()
+    assert {"credit_balances", "credit_ledger", "devices", "holds", "usage"} <= {name for name, *_ in found}
+    assert [name for name, is_forced, has_policy in found if not (is_forced and has_policy)] == []
+
+
+def test_a_table_that_somebody_forgot_to_guard_would_be_found(owner: psycopg.Connection) -> None:
+    owner.execute("CREATE TABLE forgotten (user_id uuid)")
+    owner.execute("CREATE TABLE unforced (user_id uuid); ALTER TABLE unforced ENABLE ROW LEVEL SECURITY")
+    owner.execute("CREATE POLICY own ON unforced TO cloche_request USING (user_id = app_user_id())")
+    found = {name: guards for name, *guards in owner.execute(TABLES_OF_USERS)}
+    assert found["forgotten"] == [False, False]
+    assert found["unforced"] == [False, True]
+
+
+def test_a_user_sees_own_rows_and_no_others(
+    owner: psycopg.Connection, server: psycopg.Connection, users: tuple[UUID, UUID]
+) -> None:
+    for table in find_tables(owner):
+        assert len(fetch(owner, "SELECT DISTINCT user_id FROM {}", table)) == 2, f"{table}: a row for each, please"
+        for user_id in users:
+            become(server, "cloche_request", user_id)
+            assert fetch(server, "SELECT DISTINCT user_id FROM {}", table) == [(user_id,)]
+    assert server.execute("SELECT id FROM users").fetchall() == [(users[1],)]
+
+
+@pytest.mark.parametrize("nobody", ["", str(uuid4())])
+def test_without_a_user_nothing_is_visible(
+    owner: psycopg.Connection, server: psycopg.Connection, users: tuple[UUID, UUID], nobody: str
+) -> None:
+    become(server, "cloche_request", nobody)
+    for table in [*find_tables(owner), "users"]:
+        assert fetch(server, "SELECT FROM {}", table) == []
+
+
+def test_without_a_role_the_server_may_do_nothing(
+    owner: psycopg.Connection, server: psycopg.Connection, users: tuple[UUID, UUID]
+) -> None:
+    for table in [*find_tables(owner), "users"]:
+        server.execute("SELECT set_config('app.user_id', %s, true)", [str(users[0])])
+        with pytest.raises(errors.InsufficientPrivilege):
+            fetch(server, "SELECT FROM {}", table)
+        server.rollback()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE credit_balances SET balance_usd = 1000",
+        "INSERT INTO credit_balances (user_id, balance_usd) VALUES (app_user_id(), 1000)",
+        "DELETE FROM credit_balances",
+        "INSERT INTO credit_ledger (user_id, kind, amount_usd, idempotency_key)"
+        " VALUES (app_user_id(), 'grant', 1000, 'x')",
+        "UPDATE credit_ledger SET amount_usd = 1000",
+        "DELETE FROM credit_ledger",
+        "TRUNCATE credit_ledger",
+        "UPDATE holds SET charged_usd = 1000",
+        "UPDATE holds SET state = 'settled'",
+        "DELETE FROM holds",
+        "INSERT INTO usage SELECT * FROM usage",
+        "UPDATE usage SET cost_usd = 0",
+        "DELETE FROM usage",
+        "UPDATE users SET role = 'admin'",
+        "INSERT INTO users (email, role) VALUES ('x@y.z', 'admin')",
+        "DELETE FROM users",
+        "UPDATE models SET pricing_info = '{}'",
+        "CREATE TABLE mine (id int)",
+        "SET LOCAL row_security = off; SELECT FROM holds",
+    ],
+)
+def test_a_request_may_not(server: psycopg.Connection, users: tuple[UUID, UUID], statement: str) -> None:
+    become(server, "cloche_request", users[0])
+    with pytest.raises(errors.InsufficientPrivilege):
+        server.execute(statement.encode())
+
+
+def test_a_request_changes_nothing_of_others(server: psycopg.Connection, users: tuple[UUID, UUID]) -> None:
+    alice, bob = users
+    become(server, "cloche_request", alice)
+    assert server.execute("UPDATE credit_balances SET held_usd = 0 WHERE user_id = %s", [bob]).rowcount == 0
+    assert server.execute("DELETE FROM devices WHERE user_id = %s", [bob]).rowcount == 0
+    with pytest.raises(errors.InsufficientPrivilege, match="row-level security"):
+        server.execute("INSERT INTO devices (user_id, device_id) VALUES (%s, %s)", [bob, uuid4()])
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE credit_ledger SET amount_usd = 0",
+        "DELETE FROM credit_ledger",
+        "TRUNCATE credit_ledger",
+        "UPDATE credit_balances SET balance_usd = 0",
+        "DELETE FROM holds",
+    ],
+)
+def test_an_operator_may_not_rewrite_what_was_booked(
+    server: psycopg.Connection, users: tuple[UUID, UUID], statement: str
+) -> None:
+    become(server, "cloche_operator")
+    with pytest.raises(errors.InsufficientPrivilege):
+        server.execute(statement.encode())
+
+
+@pytest.mark.parametrize("statement", ["UPDATE credit_ledger SET amount_usd = 0", "TRUNCATE credit_ledger"])
+def test_not_even_the_owner_rewrites_the_ledger(
+    owner: psycopg.Connection, users: tuple[UUID, UUID], statement: str
+) -> None:
+    with pytest.raises(errors.RaiseException, match="append-only"):
+        owner.execute(statement.encode())
+
+
+def test_an_operator_sees_everybody(
+    owner: psycopg.Connection, server: psycopg.Connection, users: tuple[UUID, UUID]
+) -> None:
+    become(server, "cloche_operator")
+    for table in find_tables(owner):
+        assert len(fetch(server, "SELECT DISTINCT user_id FROM {}", table)) == 2
+
+
+def test_no_role_of_the_server_is_above_the_policies(owner: psycopg.Connection) -> None:
+    above = "SELECT rolname, rolsuper OR rolbypassrls OR rolcreaterole FROM pg_roles WHERE rolname = ANY(%s)"
+    assert dict(owner.execute(above, [list(OUR_ROLES)]).fetchall()) == dict.fromkeys(OUR_ROLES, False)
+    owned = "SELECT relname FROM pg_class WHERE relowner IN (SELECT oid FROM pg_roles WHERE rolname = ANY(%s))"
+    assert owner.execute(owned, [list(OUR_ROLES)]).fetchall() == []
+    members = """
+        SELECT pg_has_role('cloche_server', oid, 'MEMBER') FROM pg_roles
+        WHERE oid IN (SELECT relowner FROM pg_class WHERE relnamespace = 'public'::regnamespace)
+    """
+    assert owner.execute(members).fetchall() == [(False,)]
+
+
+def test_only_the_server_can_log_in(owner: psycopg.Connection) -> None:
+    who = "SELECT rolname FROM pg_roles WHERE rolcanlogin AND rolname = ANY(%s)"
+    assert owner.execute(who, [list(OUR_ROLES)]).fetchall() == [("cloche_server",)]

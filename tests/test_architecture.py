@@ -1,0 +1,159 @@
+"""The rules of the house that a machine can keep."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+PACKAGES = ("server", "proxy", "storage", "scripts")
+MAX_LINES = 400
+
+NAMES_OF_NOTHING = {"utils", "util", "helpers", "helper", "common", "core", "base", "manager", "handler", "misc"}
+
+# Modules that do no I/O: what parses, prices, routes, checks or encodes has no `async` in it.
+PURE = (
+    "proxy/chat.py",
+    "proxy/collected.py",
+    "proxy/failures.py",
+    "proxy/media.py",
+    "proxy/meter.py",
+    "proxy/pricing.py",
+    "proxy/provider.py",
+    "proxy/routing.py",
+    "proxy/sse.py",
+    "proxy/tokens.py",
+    "proxy/dialects",
+    "proxy/providers",
+    "server/config.py",
+    "server/errors.py",
+    "server/auth/tokens.py",
+    "server/dialects",
+)
+
+# Tested elsewhere than in a file of the same name; each with its reason.
+TESTED_ELSEWHERE = {
+    "server/hypercorn_fixes": "one mend reaches over several of its modules: tests/server/test_hypercorn_fixes.py",
+    "server/asgi.py": "starting and stopping need a process: tests/end_to_end/test_starting.py, test_stopping.py",
+    "server/connection.py": "endings need sockets: tests/end_to_end/test_leaving.py",
+    "server/streaming.py": "streams need sockets: tests/end_to_end/test_chat.py",
+    "server/services.py": "a record, used by every request of tests/end_to_end",
+    "server/routes/chat.py": "tests/end_to_end/test_chat.py, test_openai_sdk.py",
+    "server/routes/models.py": "tests/end_to_end/test_chat.py, test_openai_sdk.py",
+    "server/routes/health.py": "tests/end_to_end/test_starting.py",
+    "server/version.py": "tests/test_architecture.py compares it with pyproject.toml",
+    "server/dialects/dialect.py": "types alone",
+    "proxy/ledger.py": "types alone; tests/storage/test_credits.py has what fits them",
+    "scripts/bench.py": "tests/scripts/test_bench.py, with its package",
+    "scripts/benchmark": "tests/scripts/test_bench.py runs it",
+}
+
+
+def sources() -> list[Path]:
+    return [path for package in PACKAGES for path in sorted((PROJECT / package).rglob("*.py"))]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PROJECT).as_posix()
+
+
+def modules() -> list[str]:
+    return [name_of(path) for path in sources() if path.name != "__init__.py"]
+
+
+def test_no_module_is_longer_than_four_hundred_lines() -> None:
+    every = [*sources(), *(PROJECT / "tests").rglob("*.py")]
+    assert {name_of(path): n for path in every if (n := len(path.read_text().splitlines())) > MAX_LINES} == {}
+
+
+def test_no_module_is_named_after_nothing() -> None:
+    parts = {part for name in modules() for part in name.removesuffix(".py").split("/")}
+    assert parts & NAMES_OF_NOTHING == set()
+
+
+def test_nurseries_are_opened_where_the_map_says_and_nowhere_else() -> None:
+    text = (PROJECT / "ARCHITECTURE.md").read_text()
+    table = text.partition("## Nursery map")[2].partition("\n## ")[0]
+    mapped = set(re.findall(r"^\| \w+ \| `([\w/]+\.py)`", table, re.MULTILINE))
+    opened = {name_of(path) for path in sources() if not name_of(path).startswith("scripts/") if opens_nursery(path)}
+    assert opened == mapped
+
+
+def opens_nursery(path: Path) -> bool:
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    names = {func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "") for func in calls}
+    return bool(names & {"open_nursery", "create_task_group", "TaskGroup"})
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_what_decides_does_not_await(name: str) -> None:
+    place = PROJECT / name
+    files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+    assert files
+    for path in files:
+        kinds = {type(node) for node in ast.walk(ast.parse(path.read_text()))}
+        assert not kinds & {ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith}, name_of(path)
+
+
+def test_every_module_has_its_test() -> None:
+    missing = [name for name in modules() if not is_tested_elsewhere(name) and not test_file(name).is_file()]
+    assert missing == []
+
+
+def test_no_reason_stands_for_a_module_that_is_gone() -> None:
+    assert [name for name in TESTED_ELSEWHERE if not (PROJECT / name).exists()] == []
+
+
+def is_tested_elsewhere(name: str) -> bool:
+    return any(name == place or name.startswith(f"{place}/") for place in TESTED_ELSEWHERE)
+
+
+def test_file(name: str) -> Path:
+    path = PROJECT / "tests" / name
+    return path.with_name(f"test_{path.name}")
+
+
+test_file.__test__ = False  # type: ignore[attr-defined] # a function of ours, not a test
+
+
+def test_base_exceptions_are_never_caught() -> None:
+    assert [name_of(path) for path in sources() if "except BaseException" in path.read_text()] == []
+
+
+def test_every_suppression_carries_its_reason() -> None:
+    bare = re.compile(r"# (type: ignore(\[[\w, -]+\])?|noqa(: [A-Z0-9, ]+)?)\s*$", re.MULTILINE)
+    every = [*sources(), *(PROJECT / "tests").rglob("*.py")]
+    assert [f"{name_of(path)}: {found.group()}" for path in every for found in bare.finditer(path.read_text())] == []
+
+
+def test_a_provider_is_one_file() -> None:
+    """Dropping a module into proxy/providers is all: nothing else lists them."""
+    codes = [path.stem for path in (PROJECT / "proxy/providers").glob("*.py") if path.stem != "__init__"]
+    others = [path for path in sources() if "proxy/providers/" not in name_of(path)]
+    imports = re.compile(rf"proxy\.providers\.({'|'.join(codes)})\b|from proxy\.providers import")
+    assert [name_of(path) for path in others if imports.search(path.read_text())] == []
+
+
+def test_the_version_is_the_projects() -> None:
+    version = re.search(r'VERSION = "(.+)"', (PROJECT / "server/version.py").read_text())
+    project = re.search(r'^version = "(.+)"', (PROJECT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version is not None
+    assert project is not None
+    assert version.group(1) == project.group(1)
+
+
+def test_no_file_names_a_registry_or_a_path_of_somebodys_machine() -> None:
+    """Lock files hold names, versions and hashes alone, so that everybody's own registry serves them."""
+    parts = [("pypi", ".org"), ("files.python", "hosted"), ("registry.npm", "js"), ("/ro", "ot/")]
+    hosts = re.compile("|".join(re.escape(start + end) for start, end in parts))
+    found = [name_of(path) for path in tracked_texts() if hosts.search(path.read_text(errors="replace"))]
+    assert found == []
+
+
+def tracked_texts() -> Iterator[Path]:
+    for pattern in ("*.md", "*.toml", "*.cfg", "*.lock", "scripts/*", ".ci/*", "**/*.py"):
+        for path in PROJECT.glob(pattern):
+            if path.is_file() and not {".venv", ".data"} & set(path.relative_to(PROJECT).parts):
+                yield path
