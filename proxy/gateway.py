@@ -24,6 +24,7 @@ from proxy.routing import Model, Upstream
 from proxy.transport import Exchange, Transport
 
 HOLD_SECONDS = 15
+END_SECONDS = 0.5
 SETTLE_SECONDS = 10
 """How long an ending may take. A hold that could not be settled in time is settled by the next sweep."""
 CALL_SECONDS = 1740
@@ -66,7 +67,7 @@ class Gateway:
         finally:
             with trio.move_on_after(SETTLE_SECONDS, shield=True):
                 await chat.settle()
-            slot.clear()
+            slot.clear() if chat.is_settled else slot.leave()
 
 
 class Chat:
@@ -83,7 +84,7 @@ class Chat:
         self._receive = receive
         self._ledger = ledger
         self._handed_out: list[ChatEvent] = []
-        self._settled = False
+        self.is_settled = False
         self._ended = False
 
     async def next_events(self) -> list[ChatEvent]:
@@ -113,18 +114,16 @@ class Chat:
         return events
 
     async def settle(self) -> None:
-        """Charge what was used. Safe to repeat. An error is logged and left to the sweep, which finds the hold
-        expired.
-        """
-        if self._settled:
+        """Charge what was used. Safe to repeat. After an error the journal keeps the call for the sweep."""
+        if self.is_settled:
             return
         settlement = self._build_settlement()
         try:
             await self._ledger.settle(settlement)
         except Exception:
-            logger.exception("a call could not be settled; its hold will expire", extra={"request_id": self.request_id})
+            logger.exception("a call could not be settled; the sweep will do it", extra={"request_id": self.request_id})
             return
-        self._settled = True
+        self.is_settled = True
 
     def _note_delivery(self) -> None:
         if self._handed_out:
@@ -187,8 +186,17 @@ async def _pump_answer(
                 await _pass_on(events, admission, meter, send)
                 if isinstance(events[-1], Failed):
                     return
+            if reader.is_done:
+                await _receive_end(exchange)
+                break
         if events := reader.finish():
             await _pass_on(events, admission, meter, send)
+
+
+async def _receive_end(exchange: Exchange) -> None:
+    """The answer has said that it is over. Its last bytes, if they come at once, let the connection be used again."""
+    with trio.move_on_after(END_SECONDS):
+        await exchange.receive_some()
 
 
 async def _receive_refusal(exchange: Exchange) -> bytes:

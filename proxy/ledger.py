@@ -68,6 +68,10 @@ class Slot(Protocol):
         """The call is settled. Safe to repeat."""
         ...
 
+    def leave(self) -> None:
+        """The call has ended and could not be settled: what is noted is left to the sweep."""
+        ...
+
 
 class Journal(Protocol):
     def open_slot(self, hold_id: UUID) -> Slot: ...

@@ -45,6 +45,11 @@ class MediaLimits:
 class Reader(Protocol):
     """Reads one answer as it comes. Feed it bytes split anywhere; it never raises for what a provider sends."""
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the answer has said that it is over, though its body may not have ended."""
+        ...
+
     def feed(self, data: bytes) -> list[ChatEvent]:
         """Everything that is complete by now. After a Failed nothing more comes."""
         ...

@@ -39,6 +39,8 @@ async def answer_exception(error: Exception) -> Response:
     if problem is None:
         logger.error("a request failed in our own code", exc_info=error, extra={"path": request.path})
         problem = INTERNAL
+    elif problem.status == 503:
+        logger.warning("a request was turned away: %s", error, extra={"path": request.path})
     return _answer(problem)
 
 

@@ -1,8 +1,7 @@
 """`app`: what hypercorn loads. It opens what lives as long as the process and owns the root nursery."""
 
-import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import trio
@@ -19,6 +18,7 @@ from server.auth.callers import Callers
 from server.catalogue import Catalogue
 from server.config import Config, ConfigInvalid, read_config
 from server.leases import Leases
+from server.logs import set_up_logs
 from server.services import Services
 from storage.accounts import Accounts
 from storage.credits import Credits
@@ -29,7 +29,7 @@ from storage.postgres import open_database
 from storage.redis import open_redis
 from storage.tokens import Tokens
 
-logger = logging.getLogger(__name__)
+Loop = Callable[[], Awaitable[object]]
 
 
 class Application:
@@ -51,16 +51,14 @@ class Application:
         if isinstance(self._config, ConfigInvalid):
             await send({"type": "lifespan.startup.failed", "message": str(self._config)})
         else:
-            logging.getLogger("hypercorn").propagate = False  # it writes its own lines
-            logging.basicConfig(level=self._config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+            set_up_logs(self._config.log_level)
             await self._serve(self._config, receive, send)
 
     async def _serve(self, config: Config, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         try:
-            async with open_services(config) as (services, leases), trio.open_nursery() as root:
-                root.start_soon(services.catalogue.keep_fresh)
-                root.start_soon(leases.keep_renewing)
-                root.start_soon(leases.keep_sweeping)
+            async with open_services(config) as (services, loops), trio.open_nursery() as root:
+                for loop in loops:
+                    root.start_soon(loop)
                 self._app = create_app(services)
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
@@ -74,9 +72,10 @@ class Application:
 
 
 @asynccontextmanager
-async def open_services(config: Config) -> AsyncIterator[tuple[Services, Leases]]:
-    """Everything that a process needs, opened in order and closed in reverse. Raises StorageError if a store is not
-    there.
+async def open_services(config: Config) -> AsyncIterator[tuple[Services, list[Loop]]]:
+    """Everything that a process needs, opened in order and closed in reverse, and the loops that it has to run.
+
+    Raises StorageError if a store is not there.
     """
     deadlines = Deadlines(
         config.connect_seconds, config.first_byte_seconds, config.idle_seconds, config.write_deadline_seconds
@@ -101,7 +100,8 @@ async def open_services(config: Config) -> AsyncIterator[tuple[Services, Leases]
                 catalogue=catalogue,
                 gateway=Gateway(lambda: catalogue.models, config.upstreams, transport, credits_, journal),
             )
-            yield services, Leases(credits_, journal, config.journal_folder)
+            leases = Leases(credits_, journal, config.journal_folder)
+            yield services, [catalogue.keep_fresh, leases.keep_renewing, leases.keep_sweeping, network.watch_silence]
 
 
 def load_application(environment: Mapping[str, str]) -> Application:

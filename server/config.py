@@ -150,7 +150,7 @@ def _read_secret(text: str) -> str:
 
 def _read_base_url(text: str) -> str:
     url = urlsplit(text)
-    if url.scheme not in {"http", "https"} or not url.hostname or url.username or url.query or url.fragment:
+    if url.scheme not in {"http", "https"} or not url.hostname or "@" in url.netloc or url.query or url.fragment:
         raise ValueError("it must be a URL like https://api.example.com/v1, without user, query or fragment")
     return text.rstrip("/")
 

@@ -55,7 +55,13 @@ class _Kind:
     error_type: str
     label: str
     retry_after_seconds: int | None = None
+    told: str | None = None
+    """What is told instead of the error's own message, where that is for the operator: hosts, roles, SQL."""
 
+
+_STORES_AWAY = _Kind(
+    503, "database_error", "Database error", 2, "the accounts cannot be reached right now; try again in a moment"
+)
 
 _TABLE: Mapping[type[Exception], _Kind] = {
     NotAuthenticated: _Kind(401, "authentication_error", "Authentication error"),
@@ -70,8 +76,8 @@ _TABLE: Mapping[type[Exception], _Kind] = {
     proxy_errors.RequestNotSupported: _Kind(400, "bad_request", "Bad request"),
     BalanceTooLow: _Kind(402, "credit_insufficient", "Insufficient credits"),
     RequestRepeated: _Kind(409, "already_exists", "Already exists"),
-    storage_errors.DatabaseUnavailable: _Kind(503, "database_error", "Database error", 2),
-    storage_errors.RedisUnavailable: _Kind(503, "database_error", "Database error", 2),
+    storage_errors.DatabaseUnavailable: _STORES_AWAY,
+    storage_errors.RedisUnavailable: _STORES_AWAY,
 }
 
 _BY_STATUS: Mapping[int, _Kind] = {
@@ -108,7 +114,7 @@ def describe(error: Exception) -> Problem | None:
     if kind is None:
         return None
     headers = {} if kind.retry_after_seconds is None else {"Retry-After": str(kind.retry_after_seconds)}
-    return Problem(kind.status, kind.error_type, f"{kind.label}: {error}", headers=headers)
+    return Problem(kind.status, kind.error_type, f"{kind.label}: {kind.told or error}", headers=headers)
 
 
 def describe_status(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Problem:

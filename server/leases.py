@@ -34,11 +34,18 @@ class Leases:
         """Never returns. One statement a round for all calls of this process."""
         while True:
             await trio.sleep(self.credits.lease_seconds / RENEWALS_PER_LEASE)
-            if running := self.journal.running():
-                try:
-                    await self.credits.renew(running)
-                except StorageError:
-                    logger.warning("leases could not be renewed", exc_info=True)
+            try:
+                await self.renew()
+            except StorageError:
+                logger.warning("leases could not be renewed", exc_info=True)
+
+    async def renew(self) -> None:
+        """Extend the leases of running calls, and let those end whose calls have ended and could not be settled."""
+        if running := self.journal.running():
+            await self.credits.renew(running)
+        if left := self.journal.left_behind():
+            await self.credits.expire(left)
+            self.journal.forget(left)
 
     async def keep_sweeping(self) -> None:
         """Never returns."""

@@ -10,6 +10,7 @@ import fcntl
 import mmap
 import os
 import secrets
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +19,16 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 from uuid import UUID
 
+from storage.errors import StorageError
+
 _SLOT = struct.Struct("<16s??6xQQQQQ")
 _EMPTY = bytes(_SLOT.size)
 _SLOTS = 32_768
 """Two mebibytes of sparse file; more running calls than one process can carry."""
+
+
+class JournalUnusable(StorageError):
+    """The folder for journals cannot be written. The message says which, and why."""
 
 
 class Usage(Protocol):
@@ -95,6 +102,12 @@ class Slot:
             usage.reasoning_tokens,
         )
 
+    def leave(self) -> None:
+        """The call has ended and could not be settled. What is noted stays until it has been handed to the sweep."""
+        if self._number is not None:
+            self._journal.leave(self._number)
+            self._number = None
+
     def clear(self) -> None:
         if self._number is not None:
             self._journal.free(self._number)
@@ -107,6 +120,7 @@ class Journal:
     def __init__(self, memory: mmap.mmap) -> None:
         self.memory = memory
         self._free = list(range(_SLOTS - 1, -1, -1))
+        self._left: list[int] = []
 
     def open_slot(self, hold_id: UUID) -> Slot:
         """A place for a call. When all are taken the call runs without one, and its hold ends by its lease."""
@@ -119,27 +133,51 @@ class Journal:
         self.memory[start : start + _SLOT.size] = _EMPTY
         self._free.append(number)
 
+    def leave(self, number: int) -> None:
+        self._left.append(number)
+
     def running(self) -> list[Progress]:
         """What every running call has used by now."""
+        left = {one.hold_id for one in self.left_behind()}
         taken = _SLOTS - len(self._free)
-        return list(_read_slots(self.memory, taken)) if taken else []
+        return [one for one in _read_slots(self.memory, taken) if one.hold_id not in left] if taken else []
+
+    def left_behind(self) -> list[Progress]:
+        """The calls that ended and could not be settled."""
+        return [_read_slot(self.memory, number) for number in self._left]
+
+    def forget(self, left_behind: list[Progress]) -> None:
+        """They have been handed to the sweep."""
+        handed_over = {one.hold_id for one in left_behind}
+        for number in list(self._left):
+            if _read_slot(self.memory, number).hold_id in handed_over:
+                self._left.remove(number)
+                self.free(number)
 
 
 @contextmanager
 def open_journal(folder: Path) -> Iterator[Journal]:
-    """This process's journal, in `folder`, which is made if need be, for our user alone."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """This process's journal, in `folder`, which is made if need be, for our user alone. Raises JournalUnusable."""
     name = f"{os.getpid()}-{secrets.token_hex(4)}"
     unfinished, path = folder / f"{name}.new", folder / f"{name}.journal"
-    with unfinished.open("w+b") as file:
+    with _open_unfinished(unfinished) as file:
         file.truncate(_SLOTS * _SLOT.size)
         fcntl.flock(file, fcntl.LOCK_EX)
         unfinished.rename(path)  # only now, locked, can another process see it
         with mmap.mmap(file.fileno(), 0) as memory:
             journal = Journal(memory)
             yield journal
-            if not journal.running():
+            if not journal.running() and not journal.left_behind():
                 path.unlink(missing_ok=True)
+
+
+def _open_unfinished(path: Path) -> BinaryIO:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path.open("x+b")
+    except OSError as error:
+        reason = f"JOURNAL_FOLDER {path.parent} cannot be written: {error.strerror}"
+        raise JournalUnusable(reason) from error
 
 
 def find_journals(folder: Path) -> list[Path]:
@@ -155,11 +193,11 @@ def read_orphan(path: Path) -> Iterator[list[Progress]]:
     """
     try:
         file = path.open("r+b")
-    except FileNotFoundError:
+    except OSError:
         yield []
         return
     with file:
-        if not _lock_nowait(file) or os.fstat(file.fileno()).st_nlink == 0:
+        if not _is_ours(file) or not _lock_nowait(file) or os.fstat(file.fileno()).st_nlink == 0:
             yield []
             return
         yield list(_read_slots(file.read(), _SLOTS))
@@ -174,6 +212,17 @@ def _read_slots(memory: mmap.mmap | bytes, taken: int) -> Iterator[Progress]:
         if hold_id != _EMPTY[:16]:
             taken -= 1
             yield Progress(UUID(bytes=hold_id), *rest)
+
+
+def _read_slot(memory: mmap.mmap, number: int) -> Progress:
+    hold_id, *rest = _SLOT.unpack_from(memory, number * _SLOT.size)
+    return Progress(UUID(bytes=hold_id), *rest)
+
+
+def _is_ours(file: BinaryIO) -> bool:
+    """In a folder that others can write, a file of theirs must not charge anybody."""
+    status = os.fstat(file.fileno())
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
 
 
 def _lock_nowait(file: BinaryIO) -> bool:

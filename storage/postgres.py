@@ -88,8 +88,8 @@ class Database:
 class Rights:
     """What one user, or the operator, may do. Nothing of it stays on a connection after a statement or transaction.
 
-    DatabaseUnavailable means that the connection could not be made or was lost; errors that PostgreSQL raised for a
-    statement come as psycopg raises them.
+    DatabaseUnavailable means that the connection could not be made or was lost, or that PostgreSQL had no time or room
+    for the statement; other errors that it raised for a statement come as psycopg raises them.
     """
 
     _pool: "_Pool"
@@ -172,7 +172,7 @@ class _Pool:
             try:
                 yield connection
             except psycopg.Error as error:
-                if not _is_lost(connection, error):
+                if not (_is_lost(connection, error) or _is_overload(error)):
                     raise
                 raise DatabaseUnavailable(f"PostgreSQL broke off: {error}") from error
             finally:
@@ -237,6 +237,11 @@ def _has_something_to_read(connection: TrioConnection) -> bool:
 
 def _is_lost(connection: TrioConnection, error: psycopg.Error) -> bool:
     return connection.closed or error.diag.severity_nonlocalized in {"FATAL", "PANIC"}
+
+
+def _is_overload(error: psycopg.Error) -> bool:
+    """The statement is fine and did not get its turn: a timeout of ours, a deadlock, no memory or disk left."""
+    return (error.sqlstate or "")[:2] in {"40", "53"} or error.sqlstate in {"55P03", "57014"}
 
 
 def _read_url(url: str) -> str:

@@ -116,12 +116,18 @@ class FakeSlot:
         self.is_open = False
         self.journal.running.pop(self.hold_id, None)
 
+    def leave(self) -> None:
+        self.is_open = False
+        self.journal.left[self.hold_id] = self.journal.running.pop(self.hold_id)
+
 
 @dataclass(slots=True)
 class FakeJournal:
     """Fits proxy.ledger.Journal. `running` has every call that is not over."""
 
     running: dict[UUID, Noted] = field(default_factory=dict)
+    left: dict[UUID, Noted] = field(default_factory=dict)
+    """Calls that ended and could not be settled."""
 
     def open_slot(self, hold_id: UUID) -> FakeSlot:
         slot = FakeSlot(self, hold_id)

@@ -198,7 +198,7 @@ async def _wait_for_reset(stream: trio.SocketStream, connection: RecordedConnect
     """A FIN would stay behind what nobody reads, and readiness would report the bytes: ask the kernel for the state."""
     established = b"\x01"
     tcp_info = (trio.socket.IPPROTO_TCP, trio.socket.TCP_INFO, 1)
-    while stream.socket.getsockopt(*tcp_info) == established:  # noqa: ASYNC110 - the kernel reports no such event
+    while stream.socket.getsockopt(*tcp_info) == established:
         await trio.sleep(0.001)
     _note_close(connection)
     await stream.aclose()

@@ -99,6 +99,10 @@ class StreamReader:
         self._saw_finish = False
         self._failed = False
 
+    @property
+    def is_done(self) -> bool:
+        return self._saw_done
+
     def feed(self, data: bytes) -> list[ChatEvent]:
         if self._failed:
             return []
@@ -153,6 +157,11 @@ class WholeReader:
         self._max_bytes = max_bytes
         self._body = bytearray()
         self._failed = False
+
+    @property
+    def is_done(self) -> bool:
+        """Only the end of the body says so."""
+        return False
 
     def feed(self, data: bytes) -> list[ChatEvent]:
         if self._failed:

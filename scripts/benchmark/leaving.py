@@ -14,7 +14,7 @@ from scripts.benchmark.figures import Reading, percentile
 from scripts.benchmark.stage import take_report
 
 AT_ONCE = 50
-LONGEST_STAY_SECONDS = 1.0
+LONGEST_STAY_SECONDS = 0.8
 INTERVAL_SECONDS = 0.05
 LATE_SECONDS = 0.5
 EVENTS = 1_000

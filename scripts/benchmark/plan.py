@@ -19,8 +19,8 @@ class Plan:
 
 FULL = Plan(
     levels=(1, 50, 200),
-    first_tokens=150,
-    window_seconds=2.5,
+    first_tokens=120,
+    window_seconds=2.0,
     streams=200,
     clients=50,
     idle_streams=1000,

@@ -52,7 +52,7 @@ def decode_body(body: bytes, type_: type[OptionsT]) -> OptionsT:
     """JSON to the members, or RequestInvalid naming the one that is wrong."""
     try:
         wire = msgspec.json.decode(body, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestInvalid(f"the body is no chat request: {error}") from error
     for name in ("max_tokens", "max_completion_tokens"):
         value = getattr(wire, name)

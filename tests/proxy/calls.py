@@ -93,7 +93,7 @@ class Bench:
         """Our connection is gone, and the provider's end of it at once."""
         assert self.transport.open_connections == 0
         with trio.fail_after(1):
-            while self.upstream.open_connections:  # noqa: ASYNC110 - the fake has no event for it
+            while self.upstream.open_connections:
                 await trio.sleep(0.001)
 
     def assert_untouched(self) -> None:

@@ -211,7 +211,7 @@ async def test_a_hanging_ledger_does_not_keep_the_connection_to_the_provider_ope
 
 async def _open_gate_when_closed(bench: Bench) -> None:
     with trio.fail_after(1):
-        while not bench.ledger.settle_attempts:  # noqa: ASYNC110 - the fake has no event for it
+        while not bench.ledger.settle_attempts:
             await trio.sleep(0.001)
     await bench.assert_closed()
     assert bench.ledger.on_settle.gate is not None

@@ -4,6 +4,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -183,7 +184,8 @@ async def test_leaving_the_transport_closes_every_connection(security: Security)
     ):
         async with open_transport(PATIENT, ssl_context=security.client) as transport:
             await ask(transport, upstream, b"whole")
-            nursery.start_soon(expect_broken, transport, upstream)
+            call = partial(expect_broken, transport, upstream)
+            nursery.start_soon(call)
             await ask(transport, upstream, b"whole")
             await wait_all_tasks_blocked()
             assert transport.open_connections == 2

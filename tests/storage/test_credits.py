@@ -171,7 +171,7 @@ async def test_a_repeated_request_and_the_end_of_the_first_do_not_lock_each_othe
     async with trio.open_nursery() as nursery, database.as_user(hold.user_id).transaction() as connection:
         await connection.execute("UPDATE credit_balances SET held_usd = held_usd")
         nursery.start_soon(credits_.settle, build_settlement(hold, "0", "cancelled"))
-        while not query("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):  # noqa: ASYNC110 # no event
+        while not query("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
             await trio.sleep(0.001)
         assert query("SELECT state FROM holds FOR UPDATE NOWAIT") == [("held",)]
     assert await try_hold(credits_, build_hold(hold.user_id, "1", "key"))

@@ -6,10 +6,10 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
 import storage.redis
 from storage.accounts import Accounts, User
+from storage.embedded import EmbeddedServers
 from storage.errors import DatabaseUnavailable, RedisUnavailable
 from storage.postgres import Database, open_database
 from storage.redis import Redis, open_redis, revoked_token_key, user_key
@@ -100,15 +100,15 @@ async def test_without_redis_nobody_can_say(
 
 
 async def test_without_postgresql_only_who_is_remembered_is_found(
-    client: Redis, tokens: Tokens, user: User, database_url: str, owner_database_url: str
+    servers: EmbeddedServers, database_name: str, database_url: str, client: Redis
 ) -> None:
-    await tokens.find_user(user.id, TOKEN)
-    url = make_conninfo(database_url, application_name="cut off")
-    async with open_database(url, size=1) as database:
-        with psycopg.connect(owner_database_url, autocommit=True) as owner:
-            owner.execute(f"ALTER DATABASE {owner.info.dbname} ALLOW_CONNECTIONS false".encode())
-            owner.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cut off'")
-        cut_off = Tokens(client, Accounts(database))
-        assert await cut_off.find_user(user.id, TOKEN) == user
+    async with open_database(database_url, size=1) as database:
+        tokens = Tokens(client, Accounts(database))
+        user = await Accounts(database).make_user("ann@example.com")
+        await tokens.find_user(user.id, TOKEN)
+        with psycopg.connect(servers.owner_database_url, autocommit=True) as owner:
+            owner.execute(f"ALTER DATABASE {database_name} ALLOW_CONNECTIONS false".encode())
+            owner.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [database_name])
+        assert await tokens.find_user(user.id, TOKEN) == user
         with pytest.raises(DatabaseUnavailable):
-            await cut_off.find_user(uuid4(), TOKEN)
+            await tokens.find_user(uuid4(), TOKEN)
