@@ -15,6 +15,9 @@ from proxy.provider import UpstreamRequest
 from proxy.routing import Model, Route, Upstream, find_route
 from proxy.tokens import media_tokens, prompt_slices
 
+TOKENS_A_TURN = 8000
+"""About a millisecond of counting, after which others may run."""
+
 
 @dataclass(frozen=True, slots=True)
 class Admission:
@@ -52,15 +55,17 @@ async def admit(
 
 async def _count_prompt(request: ChatRequest, context_window: int) -> int:
     """Slice by slice, so that a long prompt does not stop the others, and no further than the window reaches."""
-    total = 0
-    for number, tokens in enumerate(prompt_slices(request)):
+    total = since_pause = 0
+    for tokens in prompt_slices(request):
         total += tokens
+        since_pause += tokens
         if context_window and total > context_window:
             raise ContextWindowExceeded(
                 f"the prompt has more tokens than {request.model} can take: context window exceeded"
                 f" ({context_window} tokens)"
             )
-        if number % 16 == 15:
+        if since_pause > TOKENS_A_TURN:
+            since_pause = 0
             await trio.lowlevel.checkpoint()
     return total
 

@@ -136,7 +136,7 @@ def _read_rate(value: object) -> Decimal | None:
 
 def _read_number(value: object) -> Decimal | None:
     """A number or the text of one, through its decimal text, so that a float brings no error of its own."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+    if not isinstance(value, int | float | str | Decimal):
         return None
     try:
         number = Decimal(str(value))

@@ -168,7 +168,6 @@ class WholeReader:
             return []
         if len(self._body) + len(data) > self._max_bytes:
             self._failed = True
-            self._body.clear()
             return [failed_here(self._provider, "parsing_error", "the provider's answer is too large")]
         self._body += data
         return []

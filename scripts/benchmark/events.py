@@ -47,8 +47,10 @@ def _flood(arena: Arena, target: Target) -> tuple[float, float]:
         crowd.reactor.run_for(WARM_SECONDS)
         events, cpu_seconds, began = crowd.count_events(), arena.served.cpu_seconds(), time.monotonic()
         crowd.reactor.run_for(arena.plan.window_seconds)
-        seconds = time.monotonic() - began
-        return (crowd.count_events() - events) / seconds, (arena.served.cpu_seconds() - cpu_seconds) / seconds
+        came, seconds = crowd.count_events() - events, time.monotonic() - began
+        if not came:
+            raise BenchFailed(f"{target.name}: no event came")
+        return came / seconds, (arena.served.cpu_seconds() - cpu_seconds) / seconds
 
 
 def _pace(arena: Arena, target: Target, rate: float) -> tuple[float, float]:

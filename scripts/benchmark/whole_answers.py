@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 
 from scripts.benchmark.arena import Arena, Crowd, open_crowd
-from scripts.benchmark.calls import Call, Target
+from scripts.benchmark.calls import BenchFailed, Call, Target
 from scripts.benchmark.figures import Reading
 
 WARM_SECONDS = 0.3
@@ -45,4 +45,6 @@ def _ask(arena: Arena, target: Target) -> tuple[float, float]:
         answers, cpu_seconds, began = clients.answers, arena.served.cpu_seconds(), time.monotonic()
         crowd.reactor.run_for(arena.plan.window_seconds)
         seconds = time.monotonic() - began
+        if clients.answers == answers:
+            raise BenchFailed(f"{target.name}: no answer came")
         return (clients.answers - answers) / seconds, (arena.served.cpu_seconds() - cpu_seconds) / seconds

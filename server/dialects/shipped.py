@@ -24,6 +24,7 @@ from proxy.chat import (
     Usage,
 )
 from proxy.collected import Collected
+from proxy.errors import UsageOutOfBounds
 from proxy.pricing import cost_usd
 from proxy.sse import encode_event
 from server.dialects.chunks import ChunkWriter, tool_call_delta
@@ -99,7 +100,11 @@ class ShippedEncoder:
         if self._clock() < self._next_update:
             return b""
         self._next_update = self._clock() + USAGE_UPDATE_SECONDS
-        return self._event("usage_update", _usage_update(usage, str(cost_usd(self._answer.model.price, usage)), False))
+        try:
+            cost = cost_usd(self._answer.model.price, usage)
+        except UsageOutOfBounds:
+            return b""  # the settlement deals with it
+        return self._event("usage_update", _usage_update(usage, str(cost), False))
 
     def _complete(self, completed: Completed) -> bytes:
         usage = completed.usage

@@ -13,7 +13,8 @@ from tests.end_to_end.test_leaving import deltas, price, says_and_waits, wait_cl
 from tests.end_to_end.test_money import tokens
 from tests.fakes import SendChunk, Step, open_fake_upstream, openai_stream, stream_head
 
-FLOOD: list[Step] = [stream_head(), *[SendChunk(b'data: {"choices":[{"delta":{"content":"' + b"x" * 4000 + b'"}}]}\n\n')] * 20_000]
+DROP = SendChunk(b'data: {"choices":[{"delta":{"content":"' + b"x" * 4000 + b'"}}]}\n\n')
+FLOOD: list[Step] = [stream_head(), *[DROP] * 20_000]
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from proxy.chat import Completed, Finished, TextDelta, ToolCallDelta, Usage
 from proxy.tokens import count_tokens
@@ -145,6 +146,29 @@ async def test_what_never_reached_the_client_is_not_charged() -> None:
             assert await chat.next_events() == [TextDelta(" never")]
         await bench.assert_closed()
         bench.assert_charged_as_counted(WORDS[:1])
+
+
+async def test_a_client_that_is_kept_waiting_pays_once_for_what_it_was_given() -> None:
+    """It asks again and again, with a comment to keep the connection alive in between."""
+    async with open_bench(saying(2)) as bench:
+        async with bench.gateway.open_chat(USER, REQUEST) as chat:
+            await read_texts(chat, 2)
+            for _ in range(3):
+                assert chat.next_events_nowait() is None
+                with trio.move_on_after(0.001):
+                    await chat.next_events()
+        bench.assert_charged_as_counted(WORDS[:2])
+
+
+async def test_a_provider_that_keeps_its_connection_open_after_the_end_is_not_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_bench([*openai_stream(WORDS, usage=(1000, 500))[:-1], WaitForClose()]) as bench:
+        started_at = trio.current_time()
+        assert isinstance((await ask(bench))[-1], Completed)
+        assert trio.current_time() - started_at <= 1
+        await bench.assert_closed()
+        bench.assert_charged("0.010500")
 
 
 async def test_a_client_that_leaves_after_the_usage_pays_what_the_provider_says() -> None:

@@ -38,7 +38,7 @@ from tests.proxy.calls import (
 )
 
 ANSWER = openai_stream(["Because", "."], usage=(1000, 500))
-SETTLE_LOGGED = "a call could not be settled; its hold will expire"
+SETTLE_LOGGED = "a call could not be settled; the sweep will do it"
 
 
 async def test_the_hold_covers_the_worst_case_and_stands_while_the_call_runs() -> None:
@@ -165,7 +165,9 @@ async def test_a_ledger_that_fails_at_the_settlement_does_not_harm_the_client(
         completed = (await ask(bench))[-1]
         assert isinstance(completed, Completed)
         assert completed.cost_usd == "0.010500"
-        assert len(bench.ledger.running) == 1  # the sweep finds it
+        [left] = bench.journal.left.values()  # the sweep finds what it used
+        assert (left.reported, left.usage) == (True, completed.usage)
+        assert bench.ledger.running.keys() == bench.journal.left.keys()
         assert {record.getMessage() for record in caplog.records} == {SETTLE_LOGGED}
         assert "away" not in caplog.messages
 
@@ -178,7 +180,8 @@ async def test_a_settlement_that_failed_once_is_tried_again() -> None:
                 pass
             bench.ledger.on_settle.error = None
         assert bench.settlement.charge_usd == Decimal("0.010500")
-        assert bench.ledger.running == {}
+        assert not bench.ledger.running
+        assert not bench.journal.left
 
 
 async def test_a_settlement_whose_confirmation_is_lost_is_charged_once() -> None:
@@ -196,7 +199,7 @@ async def test_a_ledger_that_hangs_at_the_settlement_lets_the_client_go(autojump
         completed = (await ask(bench))[-1]
         assert isinstance(completed, Completed)
         assert trio.current_time() - started_at <= 2 * SETTLE_SECONDS + 1
-        assert len(bench.ledger.running) == 1
+        assert bench.ledger.running.keys() == bench.journal.left.keys() != set()
 
 
 async def test_a_hanging_ledger_does_not_keep_the_connection_to_the_provider_open() -> None:

@@ -10,6 +10,7 @@ from proxy.chat import Usage
 from proxy.errors import ModelNotPriced, UsageOutOfBounds
 from proxy.pricing import (
     MAX_TOKENS,
+    MIN_RATE,
     Price,
     Rates,
     cost_usd,
@@ -36,6 +37,7 @@ LONG = {
     "long_context_cached_input_per_million": 0.625,
 }
 PLAIN = read_price({"input_per_million": 1, "output_per_million": 2})
+CHEAPEST = Price(Rates(MIN_RATE, MIN_RATE, MIN_RATE, MIN_RATE))
 
 
 def usage_of(prompt: int, completion: int, cache_write: int = 0, cache_read: int = 0) -> Usage:
@@ -84,17 +86,33 @@ def test_reasoning_costs_what_output_costs() -> None:
         Usage(input_tokens=MAX_TOKENS, cache_read_tokens=1),
         Usage(output_tokens=MAX_TOKENS, reasoning_tokens=1),
         Usage(input_tokens=10**40),
-        Usage(input_tokens=MAX_TOKENS - 1, output_tokens=1),  # a millionth above a thousand dollars
     ],
 )
 def test_usage_that_cannot_be_has_no_price(usage: Usage) -> None:
-    assert not is_chargeable(PLAIN, usage)
+    """However cheap it would be."""
+    assert not is_chargeable(CHEAPEST, usage)
     with pytest.raises(UsageOutOfBounds):
-        cost_usd(PLAIN, usage)
+        cost_usd(CHEAPEST, usage)
 
 
-def test_a_thousand_dollars_can_be() -> None:
+def test_a_call_costs_a_thousand_dollars_at_most() -> None:
     assert cost_usd(PLAIN, Usage(input_tokens=MAX_TOKENS)) == 1000
+    with pytest.raises(UsageOutOfBounds):
+        cost_usd(PLAIN, Usage(input_tokens=MAX_TOKENS - 1, output_tokens=1))
+
+
+def test_the_bounds_of_usage_are_usable() -> None:
+    assert is_chargeable(CHEAPEST, Usage(MAX_TOKENS - 2, 1, 1, MAX_TOKENS - 1, 1))
+
+
+def test_a_hold_is_rounded_up() -> None:
+    assert str(worst_cost_usd(CHEAPEST, 1, 0)) == "0.000001"
+
+
+def test_a_hold_for_a_long_prompt_covers_a_short_one_at_dearer_rates() -> None:
+    """The provider may count fewer tokens than we do."""
+    price = Price(PLAIN.base, 100, CHEAPEST.base)
+    assert worst_cost_usd(price, 101, 50) >= cost_usd(price, Usage(100, output_tokens=50))
 
 
 def test_long_context_begins_above_the_threshold_and_counts_cached_tokens() -> None:

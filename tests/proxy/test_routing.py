@@ -46,7 +46,8 @@ def test_a_provider_that_needs_no_key_is_usable_without_one() -> None:
 
 
 def test_the_models_that_can_be_named_are_those_with_a_usable_provider() -> None:
-    models = {name: replace(MODEL, id=name, provider_code=code) for name, code in [("b", "openai"), ("a", "openai"), ("c", "xai")]}
+    codes = {"b": "openai", "a": "openai", "c": "xai"}
+    models = {name: replace(MODEL, id=name, provider_code=code) for name, code in codes.items()}
     upstreams = {"openai": UPSTREAM, "xai": replace(UPSTREAM, api_key=None)}
     assert [model.id for model in usable_models(models, upstreams)] == ["a", "b"]
 

@@ -102,7 +102,7 @@ def new_folder() -> Iterator[Path]:
 
 def run_command(line: str) -> str:
     """Run a printed command as a shell would, and return what it prints."""
-    done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True, timeout=30)  # noqa: S603
+    done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=True, timeout=30)  # noqa: S603 - the very line that was printed
     return done.stdout
 
 

@@ -143,7 +143,7 @@ def test_an_unsuitable_python_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "scripts" / "prepare").write_bytes((PROJECT / "scripts" / "prepare").read_bytes())
     (tmp_path / "requirements.lock").touch()
     argv = ["/bin/sh", str(tmp_path / "scripts" / "prepare"), "requirements.lock"]
-    done = subprocess.run(argv, env={"PYTHON": "/bin/false"}, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(argv, env={"PYTHON": "/bin/false"}, capture_output=True, text=True, check=False)  # noqa: S603 - our own script
     assert done.returncode == 1
     assert done.stderr == "scripts/prepare: PYTHON=/bin/false is not a Python 3.11 or later\n"
 

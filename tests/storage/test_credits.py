@@ -89,7 +89,7 @@ async def test_a_hold_keeps_what_the_settlement_will_need(database: Database, cr
 async def test_fifty_holds_at_once_on_credit_for_ten_are_exactly_ten(database: Database, credits_: Credits) -> None:
     user_id = await make_user(database, "10.999999")
     holds = [build_hold(user_id) for _ in range(50)]
-    assert await count_wins([lambda hold=hold: try_hold(credits_, hold) for hold in holds]) == 10  # type: ignore[misc]
+    assert await count_wins([lambda hold=hold: try_hold(credits_, hold) for hold in holds]) == 10  # type: ignore[misc] # a default is the bound value
     assert await credits_.balance(user_id) == Balance(Decimal("10.999999"), Decimal(10))
 
 
@@ -135,7 +135,7 @@ async def test_one_user_cannot_hold_anothers_credit(database: Database, credits_
 async def test_twenty_requests_with_one_key_at_once_are_one(database: Database, credits_: Credits) -> None:
     user_id = await make_user(database, "100")
     holds = [build_hold(user_id, "1", "key") for _ in range(20)]
-    assert await count_wins([lambda hold=hold: try_hold(credits_, hold) for hold in holds]) == 1  # type: ignore[misc]
+    assert await count_wins([lambda hold=hold: try_hold(credits_, hold) for hold in holds]) == 1  # type: ignore[misc] # a default is the bound value
     assert (await credits_.balance(user_id)).held_usd == 1
 
 

@@ -44,7 +44,7 @@ def test_our_own_catalogue_can_be_charged_and_served() -> None:
 def test_what_the_file_says_is_what_the_database_has(path: Path, owner_database_url: str) -> None:
     assert seed(owner_database_url, path) == 1
     columns = "name, provider_code, context_window, max_output_tokens, capabilities, pricing_info, status"
-    assert fetch(owner_database_url, "SELECT " + columns + " FROM models WHERE id = 'acme/a'") == [  # noqa: S608
+    assert fetch(owner_database_url, "SELECT " + columns + " FROM models WHERE id = 'acme/a'") == [  # noqa: S608 - our own columns
         (
             "A",
             "acme",

@@ -206,7 +206,7 @@ def test_any_bytes_at_all_are_harmless(data: bytes, media_type: str) -> None:
     assert len(events) > 0
 
 
-WORDS = "choices delta message content tool_calls function index id name usage error code".split()  # noqa: SIM905
+WORDS = ("choices", "delta", "message", "content", "tool_calls", "function", "index", "id", "usage", "error", "code")
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3)
@@ -248,7 +248,24 @@ def test_an_event_without_an_end_does_not_fill_the_memory() -> None:
     assert peak_bytes < 40_000_000
 
 
-def test_a_whole_answer_above_the_limit_is_refused_once_and_not_kept() -> None:
+@pytest.mark.parametrize("body", [b"{}", b'{"choices":[]}', b'{"usage":{"prompt_tokens":1}}', b"null", b"[]"])
+def test_a_whole_answer_without_a_choice_is_none(body: bytes) -> None:
+    failed = feed(WholeReader("openai"), [body])[-1]
+    assert isinstance(failed, Failed)
+    assert failed.code == "parsing_error"
+
+
+def test_only_a_stream_can_say_that_it_is_over_before_its_body_is() -> None:
+    finish, mark = b'data: {"choices":[{"finish_reason":"stop"}]}\n\n', b"data: [DONE]\n\n"
+    for reader, is_done in ((StreamReader("x"), [False, False, True]), (WholeReader("x"), [False, False, False])):
+        said = []
+        for piece in (b"", finish, mark):
+            reader.feed(piece)
+            said.append(reader.is_done)
+        assert said == is_done
+
+
+def test_a_whole_answer_above_the_limit_is_refused_once() -> None:
     reader = WholeReader("openai", max_bytes=1000)
     events = [event for _ in range(50) for event in reader.feed(b" " * 100)]
     assert [event.code for event in events if isinstance(event, Failed)] == ["parsing_error"]

@@ -1,0 +1,164 @@
+"""What both dialects have in common: members, their bounds, and bodies that are no request at all."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.chat import Sampling, Tool
+from server.dialects import openai, shipped
+from server.dialects.options import check_text
+from server.errors import RequestInvalid
+from tests.server.dialects.bodies import (
+    HOSTILE,
+    MODEL,
+    Decode,
+    bodies,
+    build_body,
+    decode_request,
+    read_or_refuse,
+    refuse,
+)
+
+FUNCTION = {"name": "look", "description": "Looks", "parameters": {"type": "object"}, "strict": True}
+
+both = pytest.mark.parametrize("decode", [shipped.decode, openai.decode], ids=["shipped", "openai"])
+
+
+@both
+def test_the_smallest_request_leaves_everything_to_the_model(decode: Decode) -> None:
+    decoded = decode(build_body())
+    request = decoded.request
+    assert (request.model, decoded.stream) == (MODEL, False)
+    assert request.max_output_tokens is None
+    assert (request.sampling, request.tools, request.tool_choice) == (Sampling(), (), None)
+    assert (request.task_type, request.idempotency_key) == ("general", None)
+
+
+@both
+def test_null_means_absent(decode: Decode) -> None:
+    names = ["stream", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop", "tools", "n"]
+    names += ["tool_choice", "response_format", "parallel_tool_calls", "reasoning_effort", "task_type", "request_id"]
+    assert decode(build_body(**dict.fromkeys([*names, "stream_options"]))) == decode(build_body())
+
+
+@both
+def test_unknown_keys_are_ignored(decode: Decode) -> None:
+    unknown = {"duration_ms": 10_000, "user": "x", "top_k": 4, "generationConfig": {"a": [1]}, "metadata": None}
+    assert decode(build_body(**unknown)) == decode(build_body())
+
+
+@both
+def test_every_option_arrives(decode: Decode) -> None:
+    sampling = {"temperature": 0.5, "top_p": 1, "frequency_penalty": -1.5, "presence_penalty": 0.1, "seed": 7}
+    request = decode_request(
+        decode,
+        **sampling,
+        stop=["a", "b"],
+        reasoning_effort="low",
+        parallel_tool_calls=False,
+        tool_choice={"type": "function", "function": {"name": "look"}},
+        response_format={"type": "json_object"},
+        max_tokens=10,
+        stream=True,
+    )
+    assert request.sampling == Sampling(0.5, 1.0, -1.5, 0.1, 7, ("a", "b"), "low")
+    assert (request.parallel_tool_calls, request.response_format) == (False, {"type": "json_object"})
+    assert request.tool_choice == {"type": "function", "function": {"name": "look"}}
+    assert request.max_output_tokens == 10
+
+
+@both
+def test_a_single_stop_is_one_stop(decode: Decode) -> None:
+    assert decode_request(decode, stop="END").sampling.stop == ("END",)
+
+
+@both
+def test_the_newer_name_of_the_limit_wins(decode: Decode) -> None:
+    assert decode_request(decode, max_tokens=10, max_completion_tokens=20).max_output_tokens == 20
+
+
+@both
+def test_tools_are_read(decode: Decode) -> None:
+    tools = [{"type": "function", "function": FUNCTION}, {"type": "function", "function": {"name": "f"}}]
+    expected = (Tool("look", "Looks", {"type": "object"}, True), Tool("f"))
+    assert decode_request(decode, tools=tools).tools == expected
+
+
+@both
+@pytest.mark.parametrize("tool", [{"type": "web_search"}, {"type": "function"}, {"type": "x", "function": FUNCTION}])
+def test_another_kind_of_tool_is_refused_by_its_place(decode: Decode, tool: dict[str, Any]) -> None:
+    assert refuse(decode, build_body(tools=[{"type": "function", "function": FUNCTION}, tool])).startswith("tools[1]")
+
+
+@both
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_tokens", 0),
+        ("max_tokens", -1),
+        ("max_tokens", 2**32),
+        ("max_completion_tokens", 0),
+        ("max_tokens", "10"),
+        ("n", 2),
+        ("n", 0),
+        ("temperature", "warm"),
+        ("stream", "yes"),
+        ("stop", [1]),
+        ("tools", {}),
+        ("messages", []),
+        ("messages", "Hello"),
+        ("messages", None),
+        ("messages", [{"content": "x"}]),
+        ("messages", [{"role": "user", "content": 1}]),
+        ("model", None),
+        ("model", 1),
+    ],
+)
+def test_a_member_that_is_wrong_is_named(decode: Decode, name: str, value: object) -> None:
+    assert name in refuse(decode, build_body(**{name: value}))
+
+
+@both
+@pytest.mark.parametrize("missing", ["model", "messages"])
+def test_a_member_that_is_missing_is_named(decode: Decode, missing: str) -> None:
+    bodies = {"model": b'{"messages": []}', "messages": b'{"model": "a"}'}
+    assert missing in refuse(decode, bodies[missing])
+
+
+@both
+@pytest.mark.parametrize("body", HOSTILE, ids=lambda body: repr(body[:40]))
+def test_a_hostile_body_is_read_or_refused(decode: Decode, body: bytes) -> None:
+    read_or_refuse(decode, body)
+
+
+@both
+@given(body=st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(decode: Decode, body: bytes) -> None:
+    read_or_refuse(decode, body)
+
+
+@both
+@given(body=bodies)
+def test_any_json_that_resembles_a_request_is_read_or_refused(decode: Decode, body: bytes) -> None:
+    read_or_refuse(decode, body)
+
+
+# Texts that are stored
+
+
+@pytest.mark.parametrize("text", [None, ""])
+def test_an_empty_text_is_none(text: str | None) -> None:
+    assert check_text(text, "x") is None
+
+
+@pytest.mark.parametrize("text", ["x", "ü" * 200])
+def test_a_short_text_is_kept(text: str) -> None:
+    assert check_text(text, "x") == text
+
+
+@pytest.mark.parametrize("text", ["x" * 201, "a\x00b"])
+def test_a_text_that_cannot_be_stored_is_refused(text: str) -> None:
+    with pytest.raises(RequestInvalid, match="request_id: "):
+        check_text(text, "request_id")

@@ -1,0 +1,160 @@
+"""Settings: read once, all problems told at once, and no secret in what is told."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from proxy.provider import Provider, load_providers, setting_names
+from server.config import MEBIBYTE, Config, ConfigInvalid, read_config
+
+PROVIDERS = load_providers()
+SECRET = "s3cret-" * 6
+NEEDED = {
+    "DATABASE_URL": "postgresql://cloche:hunter2@127.0.0.1/cloche",
+    "REDIS_URL": "redis://:hunter2@127.0.0.1:6379",
+    "JWT_SECRET": SECRET,
+}
+
+
+def read(**settings: str) -> Config:
+    return read_config(NEEDED | settings, PROVIDERS)
+
+
+def refuse(environment: Mapping[str, str]) -> list[str]:
+    with pytest.raises(ConfigInvalid) as caught:
+        read_config(environment, PROVIDERS)
+    assert str(caught.value) == "\n".join(caught.value.problems)
+    return caught.value.problems
+
+
+def test_three_settings_are_enough() -> None:
+    config = read()
+    assert (config.database_url, config.redis_url, config.jwt_secret) == tuple(NEEDED.values())
+    assert config.is_production
+    assert config.jwt_previous_secret is None
+    assert config.token_days == 1
+    assert config.max_body_bytes == 128 * MEBIBYTE
+    assert config.keep_alive_seconds == 15
+    assert config.hold_lease_seconds == 60
+    assert config.log_level == "INFO"
+
+
+def test_what_is_missing_is_told_all_at_once_with_an_example() -> None:
+    problems = refuse({"DATABASE_URL": " ", "LOG_LEVEL": "loud"})
+    assert [problem.split()[0] for problem in problems] == ["DATABASE_URL", "REDIS_URL", "JWT_SECRET", "LOG_LEVEL"]
+    assert problems[0] == "DATABASE_URL is missing: set it to postgresql://user:password@host/database"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ENVIRONMENT", "staging"),
+        ("DATABASE_URL", "mysql://hunter2@x/y"),
+        ("REDIS_URL", "http://hunter2@x"),
+        ("JWT_SECRET", "hunter2"),
+        ("JWT_SECRET_PREVIOUS", "hunter2"),
+        ("JWT_ACCESS_TOKEN_DURATION_DAYS", "0"),
+        ("JWT_ACCESS_TOKEN_DURATION_DAYS", "nan"),
+        ("JWT_ACCESS_TOKEN_DURATION_DAYS", "inf"),
+        ("DATABASE_CONNECTIONS", "0"),
+        ("DATABASE_CONNECTIONS", "1.5"),
+        ("MAX_BODY_BYTES", "128MB"),
+        ("KEEP_ALIVE_SECONDS", "-1"),
+        ("HOLD_LEASE_SECONDS", "x"),
+        ("LOG_LEVEL", "TRACE"),
+        ("OPENAI_BASE_URL", "api.openai.com"),
+        ("OPENAI_BASE_URL", "ftp://api.openai.com"),
+        ("OPENAI_BASE_URL", "https://"),
+        ("OPENAI_BASE_URL", "https://hunter2@api.openai.com"),
+        ("OPENAI_BASE_URL", "https://:hunter2@api.openai.com"),
+        ("OPENAI_BASE_URL", "https://api.openai.com/v1?key=hunter2"),
+        ("OPENAI_BASE_URL", "https://api.openai.com/v1#x"),
+        ("OPENAI_BASE_URL", "https://[::1"),
+    ],
+)
+def test_what_is_wrong_is_named_and_secrets_are_not_repeated(name: str, text: str) -> None:
+    (problem,) = refuse(NEEDED | {name: text})
+    assert problem.startswith(f"{name} is wrong: ")
+    assert "hunter2" not in problem
+
+
+@pytest.mark.parametrize("name", ["KEEP_ALIVE_SECONDS", "JWT_SECRET_PREVIOUS", "OPENAI_API_KEY", "ENVIRONMENT"])
+def test_an_empty_setting_counts_as_unset(name: str) -> None:
+    assert read(**{name: "  "}) == read()
+
+
+def test_every_setting_is_read() -> None:
+    config = read(
+        ENVIRONMENT="development",
+        JWT_SECRET_PREVIOUS=" " + "p" * 32,
+        JWT_ACCESS_TOKEN_DURATION_DAYS="0.5",
+        DATABASE_CONNECTIONS="7",
+        MAX_BODY_BYTES="1000",
+        KEEP_ALIVE_SECONDS="2.5",
+        WRITE_DEADLINE_SECONDS="3",
+        HOLD_LEASE_SECONDS="9",
+        PROVIDER_CONNECT_SECONDS="1",
+        PROVIDER_FIRST_BYTE_SECONDS="2",
+        PROVIDER_IDLE_SECONDS="4",
+        JOURNAL_FOLDER="/var/lib/cloche",
+        LOG_LEVEL="debug",
+    )
+    assert not config.is_production
+    assert config.jwt_previous_secret == "p" * 32
+    assert (config.token_days, config.database_connections, config.max_body_bytes) == (0.5, 7, 1000)
+    assert (config.keep_alive_seconds, config.write_deadline_seconds, config.hold_lease_seconds) == (2.5, 3, 9)
+    assert (config.connect_seconds, config.first_byte_seconds, config.idle_seconds) == (1, 2, 4)
+    assert (config.journal_folder, config.log_level) == (Path("/var/lib/cloche"), "DEBUG")
+
+
+def test_no_secret_shows_in_a_repr() -> None:
+    shown = repr(read(JWT_SECRET_PREVIOUS="p3evious-" * 4, OPENAI_API_KEY="sk-upstream"))
+    for secret in ("hunter2", "s3cret", "p3evious", "sk-upstream"):
+        assert secret not in shown
+
+
+def test_the_journal_is_found_by_the_next_process_of_the_same_user() -> None:
+    assert read().journal_folder == read().journal_folder
+    assert str(os.getuid()) in read().journal_folder.name
+
+
+# Providers
+
+
+@pytest.fixture
+def openai() -> Provider:
+    return PROVIDERS["openai"]
+
+
+def test_a_provider_without_a_key_is_there_and_not_usable(openai: Provider) -> None:
+    upstream = read().upstreams["openai"]
+    assert (upstream.base_url, upstream.api_key, upstream.is_usable) == (openai.default_base_url, None, False)
+    assert read(OPENAI_API_KEY="sk").upstreams["openai"].is_usable
+
+
+def test_a_stand_in_exists_in_development_only() -> None:
+    assert "sandbox" not in read().upstreams
+    assert read(ENVIRONMENT="development").upstreams["sandbox"].is_usable
+
+
+def test_a_base_url_has_no_slash_at_its_end() -> None:
+    config = read(OPENAI_BASE_URL="https://proxy.example.com/openai/v1/")
+    assert config.upstreams["openai"].base_url == "https://proxy.example.com/openai/v1"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/v1", "http://localhost:9", "http://[::1]:9"])
+def test_keys_may_go_unencrypted_to_this_machine(url: str) -> None:
+    assert read(OPENAI_BASE_URL=url).upstreams["openai"].base_url == url
+
+
+def test_keys_may_not_go_unencrypted_to_another_machine_in_production() -> None:
+    settings = {"OPENAI_BASE_URL": "http://api.example.com/v1"}
+    (problem,) = refuse(NEEDED | settings)
+    assert problem.startswith("OPENAI_BASE_URL is wrong: ")
+    assert read(ENVIRONMENT="development", **settings).upstreams["openai"].base_url == settings["OPENAI_BASE_URL"]
+
+
+def test_names_of_settings_follow_from_the_providers_code() -> None:
+    assert setting_names("my-model_host") == ("MY_MODEL_HOST_BASE_URL", "MY_MODEL_HOST_API_KEY")

@@ -1,0 +1,210 @@
+"""The table of errors: what each becomes, in the one envelope that every client decodes."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+import pytest
+
+from proxy import errors as proxy_errors
+from proxy.chat import Failed
+from proxy.media import MediaRefused
+from server import errors
+from server.errors import (
+    BodyTooLarge,
+    NotAllowed,
+    NotAuthenticated,
+    Problem,
+    ProviderFailed,
+    RequestInvalid,
+    describe,
+    describe_status,
+    envelope,
+    error_details,
+)
+from storage.credits import BalanceTooLow, RequestRepeated
+from storage.errors import DatabaseUnavailable, RedisUnavailable
+
+TOKEN_LIMIT_PHRASES = ("maximum context length", "context window exceeded", "too many tokens", "is too long")
+DESKTOP_TYPES = {
+    "authentication_error",
+    "bad_request",
+    "configuration_error",
+    "credit_insufficient",
+    "database_error",
+    "external_service_error",
+    "internal_error",
+    "network_error",
+    "not_found",
+    "rate_limit_error",
+    "timeout_error",
+    "validation_error",
+}
+"""What the desktop maps to words of its own; it shows others as a generic error with status and message."""
+
+
+def problem_of(error: Exception) -> Problem:
+    problem = describe(error)
+    assert problem is not None
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "error_type", "message"),
+    [
+        (NotAuthenticated("who?"), 401, "authentication_error", "Authentication error: who?"),
+        (NotAllowed("no"), 403, "forbidden", "Forbidden: no"),
+        (RequestInvalid("n: why"), 400, "validation_error", "Validation error: n: why"),
+        (BodyTooLarge("big"), 413, "payload_too_large", "Payload too large: big"),
+        (MediaRefused("m"), 400, "validation_error", "Validation error: m"),
+        (proxy_errors.RequestNotSupported("r"), 400, "bad_request", "Bad request: r"),
+        (proxy_errors.ContextWindowExceeded("c"), 400, "bad_request", "Bad request: c"),
+        (proxy_errors.ModelUnknown("m"), 404, "not_found", "Not found: m"),
+        (proxy_errors.ModelNotPriced("m"), 503, "configuration_error", "Configuration error: m"),
+        (proxy_errors.ProviderNotConfigured("k"), 503, "configuration_error", "Configuration error: k"),
+        (RequestRepeated("again"), 409, "already_exists", "Already exists: again"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_each_condition_has_its_status_type_and_label(
+    error: Exception, status: int, error_type: str, message: str
+) -> None:
+    assert problem_of(error) == Problem(status, error_type, message)
+
+
+def test_too_little_credit_says_how_much_is_missing() -> None:
+    problem = problem_of(BalanceTooLow(Decimal("0.5"), Decimal("0.25")))
+    assert (problem.status, problem.error_type) == (402, "credit_insufficient")
+    assert problem.message.startswith("Insufficient credits: ")
+    assert "0.5 USD" in problem.message
+    assert "0.25 USD" in problem.message
+
+
+@pytest.mark.parametrize("error", [DatabaseUnavailable, RedisUnavailable])
+def test_stores_that_are_away_are_never_the_callers_fault_and_tell_nothing_of_themselves(
+    error: type[Exception],
+) -> None:
+    problem = problem_of(error("role cloche_server on 10.0.0.7: password authentication failed"))
+    assert (problem.status, problem.error_type, problem.headers) == (503, "database_error", {"Retry-After": "2"})
+    assert "10.0.0.7" not in problem.message
+    assert "try again" in problem.message
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), RuntimeError("x")])
+def test_a_fault_of_ours_is_in_no_table(error: Exception) -> None:
+    assert describe(error) is None
+
+
+def test_a_kind_of_a_listed_error_is_described_like_it() -> None:
+    class Special(RequestInvalid): ...
+
+    assert problem_of(Special("x")).status == 400
+
+
+# What the framework finds
+
+
+@pytest.mark.parametrize(
+    ("status", "error_type"),
+    [
+        (400, "bad_request"),
+        (404, "not_found"),
+        (405, "method_not_allowed"),
+        (408, "timeout_error"),
+        (413, "payload_too_large"),
+        (415, "validation_error"),
+        (418, "bad_request"),
+        (429, "rate_limit_error"),
+        (500, "internal_error"),
+        (599, "internal_error"),
+    ],
+)
+def test_a_status_becomes_a_problem(status: int, error_type: str) -> None:
+    problem = describe_status(status, "why", {"Allow": "GET"})
+    assert (problem.status, problem.error_type, problem.headers) == (status, error_type, {"Allow": "GET"})
+    assert problem.message.endswith(": why")
+
+
+# The envelope
+
+
+def test_every_error_has_both_spellings() -> None:
+    assert envelope(Problem(404, "not_found", "Not found: x")) == {
+        "code": 404,
+        "message": "Not found: x",
+        "error_type": "not_found",
+        "errorType": "not_found",
+    }
+
+
+def test_a_401_has_the_member_that_older_clients_search() -> None:
+    body = envelope(problem_of(NotAuthenticated("Device ID mismatch")))
+    assert body["error"] == body["message"] == "Authentication error: Device ID mismatch"
+
+
+def test_details_come_in_both_spellings() -> None:
+    body = envelope(Problem(429, "x", "y", {"code": "z"}))
+    assert body["error_details"] == body["errorDetails"] == {"code": "z"}
+
+
+# Providers
+
+
+def build_failed(code: str, **others: object) -> Failed:
+    return Failed(code, "Words for a user", "openai", **others)  # type: ignore[arg-type] # members of Failed
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error_type"),
+    [
+        ("rate_limit_exceeded", 429, "rate_limit_error"),
+        ("context_length_exceeded", 400, "bad_request"),
+        ("content_filter", 400, "bad_request"),
+        ("bad_request", 400, "bad_request"),
+        ("timeout_error", 504, "timeout_error"),
+        ("network_error", 502, "network_error"),
+        ("provider_unavailable", 503, "external_service_error"),
+        ("internal_error", 500, "internal_error"),
+        ("authentication_failed", 502, "external_service_error"),
+        ("permission_denied", 502, "external_service_error"),
+        ("something new", 502, "external_service_error"),
+    ],
+)
+def test_a_providers_failure_has_a_status_that_does_not_blame_the_caller(
+    code: str, status: int, error_type: str
+) -> None:
+    problem = problem_of(ProviderFailed(build_failed(code, status=401)))
+    assert (problem.status, problem.error_type) == (status, error_type)
+    assert "Words for a user" in problem.message
+    assert problem.details is not None
+
+
+def test_too_long_a_prompt_is_said_in_words_that_the_desktop_searches() -> None:
+    message = problem_of(ProviderFailed(build_failed("context_length_exceeded"))).message.lower()
+    assert any(phrase in message for phrase in TOKEN_LIMIT_PHRASES)
+
+
+@pytest.mark.parametrize(
+    ("asked", "headers"), [(None, {}), (0.1, {"Retry-After": "1"}), (12.4, {"Retry-After": "12"})]
+)
+def test_what_a_provider_asks_to_wait_is_passed_on(asked: float | None, headers: Mapping[str, str]) -> None:
+    assert problem_of(ProviderFailed(build_failed("rate_limit_exceeded", retry_after_seconds=asked))).headers == headers
+
+
+def test_details_have_every_member_that_ios_requires() -> None:
+    assert error_details(build_failed("network_error")) == {
+        "code": "network_error",
+        "message": "Words for a user",
+        "fallbackAttempted": False,
+        "providerError": {
+            "provider": "openai",
+            "statusCode": 0,
+            "errorType": "network_error",
+            "details": "Words for a user",
+        },
+    }
+
+
+def test_the_desktop_knows_most_of_our_types() -> None:
+    kinds = [*errors._TABLE.values(), *errors._BY_STATUS.values()]
+    ours = {kind.error_type for kind in kinds} | {name for _, name in errors._PROVIDER_STATUS.values()}
+    assert ours - DESKTOP_TYPES == {"already_exists", "forbidden", "method_not_allowed", "payload_too_large"}
