@@ -22,6 +22,7 @@ _CODES = {
 }
 _CONTEXT_PHRASES = ("context_length_exceeded", "maximum context length", "context window", "prompt is too long")
 _MAX_MESSAGE = 500
+_MAX_TYPE = 100
 _OUR_ACCOUNT = {
     "authentication_failed": "the provider does not accept this server's key",
     "permission_denied": "the provider does not let this server do that",
@@ -56,7 +57,7 @@ def failed_status(  # noqa: PLR0917 - what a provider says of one error
     """
     code = classify(status, message, error_type, error_code)
     shown = _OUR_ACCOUNT.get(code) or message[:_MAX_MESSAGE]
-    return Failed(code, shown, provider, status, error_type or error_code, _retry_after(headers or {}))
+    return Failed(code, shown, provider, status, (error_type or error_code)[:_MAX_TYPE], _retry_after(headers or {}))
 
 
 def classify(status: int, message: str, error_type: str = "", error_code: str = "") -> str:

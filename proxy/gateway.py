@@ -14,6 +14,7 @@ import trio
 
 from proxy.admission import Admission, admit
 from proxy.chat import ChatEvent, ChatRequest, Completed, Failed, Usage
+from proxy.collected import Collected
 from proxy.errors import UpstreamError
 from proxy.failures import failed_here, failed_upstream
 from proxy.ledger import Journal, Ledger, Settlement
@@ -91,7 +92,7 @@ class Chat:
         """The events that have come since, at least one; empty at the end.
 
         Asking for the next events says that the last ones have reached the client: only then are they counted. The
-        last event is Completed or Failed, and when it comes the call has been settled.
+        last event is Completed, and when it comes the call has been settled, or Failed.
         """
         self._note_delivery()
         if self._ended:
@@ -113,13 +114,27 @@ class Chat:
         self._handed_out = events
         return events
 
+    async def collect(self) -> Collected:
+        """The whole answer, settled. Nothing of it reaches the client before its end: if it has none, nothing
+        counts.
+        """
+        collected = Collected()
+        batches: list[list[ChatEvent]] = []
+        async for events in self._receive:
+            collected.add(events)
+            batches.append(events)
+        if collected.ended is None:
+            for events in batches:
+                self._meter.note_passed_on(events)
+        collected.add(await self._end())
+        return collected
+
     async def settle(self) -> None:
         """Charge what was used. Safe to repeat. After an error the journal keeps the call for the sweep."""
         if self.is_settled:
             return
-        settlement = self._build_settlement()
         try:
-            await self._ledger.settle(settlement)
+            await self._ledger.settle(self._build_settlement())
         except Exception:
             logger.exception("a call could not be settled; the sweep will do it", extra={"request_id": self.request_id})
             return

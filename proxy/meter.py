@@ -33,7 +33,7 @@ class Meter:
         """What the provider has said, whether it is passed on or not."""
         for event in events:
             if isinstance(event, Usage):
-                self._reported = event
+                self._reported = _merge(self._reported, event)
                 self._write_slot()
             elif isinstance(event, Finished):
                 self._finished = True
@@ -53,7 +53,14 @@ class Meter:
 
     @property
     def usage(self) -> Usage:
-        return self.counted_usage if self._reported is None else self._reported
+        """The provider's word, where it is one: zeros say nothing, and of an answer without its end it may be old."""
+        counted, reported = self.counted_usage, self._reported
+        if reported is None:
+            return counted
+        is_old = not self._finished and counted.completion_tokens > reported.completion_tokens
+        prompt = reported if reported.prompt_tokens else counted
+        completion = reported if reported.completion_tokens and not is_old else counted
+        return _join(prompt, completion)
 
     @property
     def counted_usage(self) -> Usage:
@@ -67,7 +74,7 @@ class Meter:
 
     @property
     def is_provisional(self) -> bool:
-        return self._reported is None and self.usage != Usage()
+        return self.usage not in (self._reported, Usage())
 
     @property
     def outcome(self) -> Outcome:
@@ -76,4 +83,23 @@ class Meter:
         return "completed" if self._finished else "cancelled"
 
     def _write_slot(self) -> None:
-        self._slot.note(self._accepted, self._reported is not None, self.usage)
+        usage = self.usage
+        self._slot.note(self._accepted, usage == self._reported, usage)
+
+
+def _merge(earlier: Usage | None, later: Usage) -> Usage:
+    """Later figures replace earlier ones, except with zeros: some providers end with a usage that is empty."""
+    if earlier is None:
+        return later
+    return _join(later if later.prompt_tokens else earlier, later if later.completion_tokens else earlier)
+
+
+def _join(prompt: Usage, completion: Usage) -> Usage:
+    """The prompt of the one and the completion of the other."""
+    return Usage(
+        input_tokens=prompt.input_tokens,
+        cache_read_tokens=prompt.cache_read_tokens,
+        cache_write_tokens=prompt.cache_write_tokens,
+        output_tokens=completion.output_tokens,
+        reasoning_tokens=completion.reasoning_tokens,
+    )

@@ -96,7 +96,7 @@ def read_credits(text: str) -> Decimal:
         amount = Decimal(text)
     except InvalidOperation as error:
         raise argparse.ArgumentTypeError("not a number") from error
-    if not 0 <= amount <= MAX_CREDITS or amount != round(amount, 6):
+    if not amount.is_finite() or not 0 <= amount <= MAX_CREDITS or amount != round(amount, 6):
         raise argparse.ArgumentTypeError(f"between 0 and {MAX_CREDITS}, with six places at most")
     return amount
 

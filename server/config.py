@@ -1,5 +1,6 @@
 """Every setting, read once. Nothing else sees the environment."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -73,7 +74,7 @@ def read_config(environment: Mapping[str, str], providers: Mapping[str, Provider
         connect_seconds=settings.read("PROVIDER_CONNECT_SECONDS", 15.0, _read_positive),
         first_byte_seconds=settings.read("PROVIDER_FIRST_BYTE_SECONDS", 600.0, _read_positive),
         idle_seconds=settings.read("PROVIDER_IDLE_SECONDS", 300.0, _read_positive),
-        journal_folder=settings.read("JOURNAL_FOLDER", _default_journal_folder(), Path),
+        journal_folder=settings.read("JOURNAL_FOLDER", _default_journal_folder(environment), Path),
         log_level=settings.read("LOG_LEVEL", "INFO", _read_log_level),
         upstreams=_read_upstreams(settings, providers, name == "production"),
     )
@@ -179,6 +180,12 @@ def _is_loopback(url: str) -> bool:
     return (urlsplit(url).hostname or "") in {"127.0.0.1", "::1", "localhost"}
 
 
-def _default_journal_folder() -> Path:
-    """One per user and machine: what a killed process leaves there, its successor finds."""
-    return Path(tempfile.gettempdir()) / f"cloche-{os.getuid()}"
+def _default_journal_folder(environment: Mapping[str, str]) -> Path:
+    """One per machine, user and database: what a killed process leaves there, its successor finds, and nobody else.
+
+    The password is left out of the name, for it may change between the two.
+    """
+    url = urlsplit(environment.get("DATABASE_URL", ""))
+    database = f"{url.hostname}:{url.port}{url.path}?{url.query}"
+    name = hashlib.sha256(database.encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"cloche-{os.getuid()}-{name}"

@@ -6,7 +6,7 @@ renews.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
@@ -17,7 +17,7 @@ from proxy.ledger import Settlement
 from proxy.pricing import cost_usd, decode_price
 from storage.credits import Credits, ExpiredHold
 from storage.errors import StorageError
-from storage.journal import Journal, find_journals, read_orphan
+from storage.journal import Journal, Progress, find_journals, read_orphan
 
 RENEWALS_PER_LEASE = 4
 
@@ -44,7 +44,7 @@ class Leases:
         if running := self.journal.running():
             await self.credits.renew(running)
         if left := self.journal.left_behind():
-            await self.credits.expire(left)
+            await self._hand_over(left)
             self.journal.forget(left)
 
     async def keep_sweeping(self) -> None:
@@ -73,7 +73,16 @@ class Leases:
     async def _expire_journal(self, path: Path) -> None:
         with read_orphan(path) as progress:
             if progress:
-                await self.credits.expire(progress)
+                await self._hand_over(progress)
+
+    async def _hand_over(self, ended: list[Progress]) -> None:
+        """Let the sweep settle what these calls used; what a sweep has settled before, from older figures, is
+        corrected.
+        """
+        await self.credits.expire(ended)
+        known = {one.hold_id: one for one in ended}
+        for hold in await self.credits.find_settled_as_expired(list(known)):
+            await self.credits.settle(build_settlement(replace(hold, progress=known[hold.id])))
 
 
 def build_settlement(hold: ExpiredHold) -> Settlement:

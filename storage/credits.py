@@ -167,6 +167,11 @@ class Credits:
         rows = await self.database.as_operator("find expired holds").fetch(_FIND_EXPIRED, [limit])
         return [ExpiredHold(id_, user_id, price, Progress.from_json(id_, state)) for id_, user_id, price, state in rows]
 
+    async def find_settled_as_expired(self, ids: Sequence[UUID]) -> list[ExpiredHold]:
+        """Those of the holds that were settled for an owner that had not renewed them; `settle` corrects them."""
+        rows = await self.database.as_operator("find settled holds").fetch(_FIND_SETTLED_AS_EXPIRED, {"ids": list(ids)})
+        return [ExpiredHold(id_, user_id, price, Progress.from_json(id_, state)) for id_, user_id, price, state in rows]
+
     async def balance(self, user_id: UUID) -> Balance:
         row = await self.database.as_user(user_id).fetch_one("SELECT balance_usd, held_usd FROM credit_balances")
         return Balance(*row) if row else Balance(Decimal(0), Decimal(0))
@@ -255,6 +260,10 @@ _RENEW: LiteralString = """
 _FIND_EXPIRED: LiteralString = """
     SELECT id, user_id, price::text, progress FROM holds
     WHERE state = 'held' AND expires_at < now() ORDER BY expires_at LIMIT %s
+"""
+
+_FIND_SETTLED_AS_EXPIRED: LiteralString = """
+    SELECT id, user_id, price::text, progress FROM holds WHERE id = ANY(%(ids)s) AND state = 'expired'
 """
 
 _GRANT: LiteralString = """

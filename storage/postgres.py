@@ -21,6 +21,8 @@ from storage.psycopg_trio import END_SECONDS, TrioConnection
 Parameters = Mapping[str, object] | Sequence[object]
 
 CLOSE_SECONDS = 5.0
+ANSWER_SECONDS = 11.0
+"""For a turn and a statement. A server that lives keeps its own limit of ten seconds; one that hangs keeps none."""
 
 # All for one transaction (`true`): PostgreSQL takes them back at its end, however it ends.
 AS_USER: LiteralString = (
@@ -102,8 +104,10 @@ class Rights:
         Parameters are written as `%s` or `%(name)s`. An error that PostgreSQL raised means that nothing has happened.
         If the connection is lost or the scope cancelled while the statement runs, whether it took effect is unknown.
         """
-        async with self._pool.lend() as connection:
-            return await connection.send(self._bind(connection) + connection.bind(statement, parameters))
+        with trio.move_on_after(ANSWER_SECONDS):
+            async with self._pool.lend() as connection:
+                return await connection.send(self._bind(connection) + connection.bind(statement, parameters))
+        raise DatabaseUnavailable(f"PostgreSQL did not answer within {ANSWER_SECONDS:g} seconds")
 
     async def fetch_one(self, statement: LiteralString, parameters: Parameters = ()) -> tuple[Any, ...] | None:
         """The first row of `fetch`, or None if there is none."""

@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 
 from proxy.chat import ChatRequest, Document, Image, Message, Part, Refusal, Text, Tool, ToolCall
-from proxy.errors import RequestNotSupported
 from proxy.provider import Target, UpstreamRequest
 
 
@@ -26,14 +25,7 @@ def build_request(
         ("Accept", "text/event-stream"),
     )
     url = f"{target.base_url.rstrip('/')}/chat/completions"
-    return UpstreamRequest(url, headers, _encode(body))
-
-
-def _encode(body: Mapping[str, Any]) -> bytes:
-    try:
-        return msgspec.json.encode(body)
-    except (OverflowError, RecursionError) as error:
-        raise RequestNotSupported("the request has a number beyond 64 bits, or is nested too deeply") from error
+    return UpstreamRequest(url, headers, msgspec.json.encode(body))
 
 
 def build_body(request: ChatRequest, provider_model: str, output_limit: str) -> dict[str, Any]:

@@ -48,14 +48,14 @@ def measure(arena: Arena) -> list[Reading]:
 
 
 def _time_first_tokens(arena: Arena, target: Target, streams: int) -> list[float]:
-    """In milliseconds. The first streams have random lengths, so that ends and beginnings spread."""
+    """In milliseconds. The first streams have random lengths and begin no faster than those that follow them."""
     events = 2 if streams == 1 else max(3, round(streams / STARTS_PER_SECOND / INTERVAL_SECONDS))
     dice = random.Random(streams)  # noqa: S311  # the same load every time
     with open_crowd(target) as crowd:
         relay = _Relay(arena, crowd, events)
         for _ in range(streams):
             relay.start(dice.randint(2, events))
-            crowd.reactor.run_for(1 / streams)
+            crowd.reactor.run_for(1 / STARTS_PER_SECOND)
         relay.is_warm = True
         crowd.run_until(lambda: len(relay.milliseconds) >= arena.plan.first_tokens)
         return relay.milliseconds

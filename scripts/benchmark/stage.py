@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -96,6 +97,11 @@ class Served:
         times = self.process.cpu_times()
         return float(times.user + times.system)
 
+    def waited_percent(self) -> float:
+        """Of the time in which it wanted its core, the part in which others had it (/proc/PID/schedstat)."""
+        ran, waited, _ = Path(f"/proc/{self.process.pid}/schedstat").read_text().split()
+        return 100 * int(waited) / max(1, int(ran) + int(waited))
+
     def memory_kib(self) -> float:
         """Resident."""
         return float(self.process.memory_info().rss) / 1024
@@ -112,14 +118,24 @@ def open_stage(users: int) -> Iterator[Stage]:
     """Moves this process, and with it everything that it starts, away from the server's core."""
     cores = choose_cores()
     os.sched_setaffinity(0, cores.others)
-    with temporary_servers() as servers, tempfile.TemporaryDirectory(prefix="cloche-bench-") as folder:
+    with temporary_servers() as servers, open_folder() as folder:
         migrate(servers.owner_database_url)
         seed(servers.owner_database_url)
         secret = secrets.token_hex(32)
         callers = trio.run(make_callers, servers.database_url, secret, users)
         with open_provider() as port:
             provider = Target("direct", port, PROVIDER_MODEL, ({"Authorization": "Bearer sk-bench"},))
-            yield Stage(cores, servers, Path(folder), secret, provider, callers)
+            yield Stage(cores, servers, folder, secret, provider, callers)
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """For the log and the journal. What a killed benchmark left is deleted first."""
+    for leftover in Path(tempfile.gettempdir()).glob("cloche-bench-*-*"):
+        if leftover.stat().st_uid == os.geteuid() and not psutil.pid_exists(int(leftover.name.split("-")[2])):
+            shutil.rmtree(leftover)
+    with tempfile.TemporaryDirectory(prefix=f"cloche-bench-{os.getpid()}-") as folder:
+        yield Path(folder)
 
 
 async def make_callers(database_url: str, secret: str, users: int) -> tuple[Mapping[str, str], ...]:

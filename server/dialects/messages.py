@@ -13,6 +13,8 @@ from server.errors import RequestInvalid
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif", "image/heic", "image/heif"})
 DOCUMENT_TYPES = frozenset({"application/pdf"})
+MAX_PIECES = 10_000
+"""Each costs some microseconds in which nobody else is served; a body of our size has room for millions."""
 
 _ROLES: Mapping[str, Role] = {
     "system": "system",
@@ -46,7 +48,13 @@ def read_messages(messages: list[WireMessage]) -> tuple[Message, ...]:
     """Raises RequestInvalid, naming the message and the part."""
     if not messages:
         raise RequestInvalid("messages: at least one message is needed")
+    if sum(map(_count_pieces, messages)) > MAX_PIECES:
+        raise RequestInvalid(f"messages: more than {MAX_PIECES} messages and parts")
     return tuple(_read_message(message, f"messages[{number}]") for number, message in enumerate(messages))
+
+
+def _count_pieces(message: WireMessage) -> int:
+    return 1 + (len(message.content) if isinstance(message.content, list) else 0) + len(message.tool_calls or ())
 
 
 def _read_message(message: WireMessage, where: str) -> Message:

@@ -9,6 +9,8 @@ from server.dialects.messages import WireMessage
 from server.errors import RequestInvalid
 
 MAX_SHORT_TEXT = 200
+MAX_DEPTH = 64
+"""What is passed on as it is will be written again, further down the stack than it was read."""
 
 
 class WireFunctionTool(msgspec.Struct):
@@ -54,13 +56,20 @@ def decode_body(body: bytes, type_: type[OptionsT]) -> OptionsT:
         wire = msgspec.json.decode(body, type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestInvalid(f"the body is no chat request: {error}") from error
+    _check_bounds(wire)
+    return wire
+
+
+def _check_bounds(wire: WireOptions) -> None:
     for name in ("max_tokens", "max_completion_tokens"):
         value = getattr(wire, name)
         if value is not None and not 1 <= value <= 0xFFFFFFFF:
             raise RequestInvalid(f"{name}: must be a whole number above zero")
+    parameters = [tool.function.parameters for tool in wire.tools or () if tool.function]
+    _check_depth(parameters, "tools")
+    _check_depth([wire.tool_choice, wire.response_format], "tool_choice and response_format")
     if wire.n not in (None, 1):
         raise RequestInvalid("n: one answer a request; send the request again for another")
-    return wire
 
 
 def read_sampling(wire: WireOptions) -> Sampling:
@@ -84,6 +93,14 @@ def check_text(text: str | None, name: str) -> str | None:
     if text and (len(text) > MAX_SHORT_TEXT or "\x00" in text):
         raise RequestInvalid(f"{name}: at most {MAX_SHORT_TEXT} characters, none of them NUL")
     return text or None
+
+
+def _check_depth(value: object, name: str, levels: int = MAX_DEPTH) -> None:
+    if levels == 0:
+        raise RequestInvalid(f"{name}: nested too deeply")
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in inner:
+        _check_depth(one, name, levels - 1)
 
 
 def _read_tool(tool: WireTool, where: str) -> Tool:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from quart import Blueprint, Response, request
 
 from proxy.chat import ChatEvent, Failed
-from proxy.collected import Collected
 from proxy.gateway import Chat
 from server.connection import keep_open
 from server.dialects import openai, shipped
@@ -57,9 +56,7 @@ async def _stream(dialect: Dialect, chat: Chat, answer: Answer) -> Response:
 
 
 async def _collect(dialect: Dialect, chat: Chat, answer: Answer) -> Response:
-    collected = Collected()
-    while events := await chat.next_events():
-        collected.add(events)
+    collected = await chat.collect()
     if collected.ended is not None:
         await _raise_failed(chat, collected.ended)
     return Response(dialect.encode_whole(answer, collected), content_type="application/json")

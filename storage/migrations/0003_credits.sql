@@ -20,7 +20,7 @@ CREATE INDEX credit_ledger_user ON credit_ledger (user_id, id);
 
 -- The balance follows the ledger by this trigger and in no other way: no role may write balance_usd.
 CREATE FUNCTION book_ledger_row() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
     INSERT INTO credit_balances (user_id, balance_usd) VALUES (NEW.user_id, NEW.amount_usd)
     ON CONFLICT (user_id) DO UPDATE SET balance_usd = credit_balances.balance_usd + excluded.balance_usd;
@@ -99,7 +99,8 @@ CREATE POLICY credit_balances_booking ON credit_balances TO CURRENT_USER USING (
 -- A request may hold money and give it back; only an operator's transaction charges, grants or refunds.
 GRANT SELECT, UPDATE (held_usd) ON credit_balances TO cloche_request;
 GRANT SELECT ON credit_ledger, usage TO cloche_request;
-GRANT SELECT, INSERT ON holds TO cloche_request;
+GRANT SELECT, INSERT (id, user_id, amount_usd, model_id, provider_code, task_type, price, prompt_tokens, idempotency_key,
+    expires_at) ON holds TO cloche_request;
 GRANT SELECT, INSERT, UPDATE (held_usd) ON credit_balances TO cloche_operator;
 GRANT SELECT, INSERT ON credit_ledger TO cloche_operator;
 GRANT SELECT, INSERT, UPDATE ON holds, usage TO cloche_operator;

@@ -6,9 +6,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from proxy.tokens import count_tokens
 from tests.end_to_end.caller import MODEL, OPENAI, SHIPPED, build_chat, join_text, parse_events
 from tests.end_to_end.cloche import Cloche, Customer, Stores, open_cloche
-from tests.fakes import open_fake_upstream, openai_error, openai_stream, openai_whole
+from tests.fakes import Reset, open_fake_upstream, openai_error, openai_stream, openai_whole
 
 DELTAS = ["Hel", "lo", " wörld", " 🙂"]
 PRICE_IN, PRICE_OUT = Decimal("0.40"), Decimal("1.60")
@@ -112,6 +113,27 @@ async def test_a_refusal_is_a_status_before_the_answer_and_an_event_after_it(
         assert details["providerError"]["statusCode"] == status
         assert ("Not today" in details["message"]) == (status != 401), "what a provider says of our key is ours alone"
         assert cloche.balance(customer) == (10, 0)
+
+
+async def test_a_whole_answer_that_breaks_off_costs_nothing_for_nothing_was_delivered(stores: Stores) -> None:
+    script = [*openai_stream(DELTAS)[:4], Reset()]
+    async with open_fake_upstream(script) as upstream, open_cloche(stores, upstream.url) as cloche:
+        customer = await cloche.make_customer()
+        response = await call(cloche, customer, SHIPPED, build_chat(stream=False))
+        assert (response.status_code, response.json()["error_type"]) == (502, "network_error")
+        assert cloche.balance(customer) == (10, 0)
+        assert cloche.query("SELECT outcome FROM usage") == [("failed",)]
+
+
+async def test_a_stream_that_breaks_off_costs_what_was_delivered(stores: Stores) -> None:
+    script = [*openai_stream(DELTAS)[:4], Reset()]
+    async with open_fake_upstream(script) as upstream, open_cloche(stores, upstream.url) as cloche:
+        customer = await cloche.make_customer()
+        events = parse_events((await call(cloche, customer, SHIPPED, build_chat())).content)
+        assert [name for name, _ in events] == ["stream_started", "", "", "error_details"]
+        delivered = count_tokens(DELTAS[0]) + count_tokens(DELTAS[1])
+        assert cloche.balance(customer) == (10 - cost(4 + 1 + 3, delivered), 0)
+        cloche.check_accounts()
 
 
 async def test_bad_requests_hold_nothing_and_call_nobody(stores: Stores) -> None:

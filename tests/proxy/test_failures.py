@@ -72,13 +72,14 @@ def test_retry_after_is_seconds_within_reason(text: str, seconds: float | None) 
 
 
 def test_a_message_is_cut_and_the_type_falls_back_on_the_code() -> None:
-    failed = failed_status("x", 400, "m" * 10_000, "", "some_code")
-    assert len(failed.message) == 500
+    assert len(failed_status("x", 400, "m" * 10_000, "t" * 10_000).message) == 500
+    assert len(failed_status("x", 400, "m" * 10_000, "t" * 10_000).provider_error_type) == 100
+    failed = failed_status("x", 400, "", "", "some_code")
     assert failed.provider_error_type == "some_code"
     assert failed.retry_after_seconds is None
 
 
-@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("status", [401, 403, 429])
 def test_what_concerns_our_own_account_is_not_shown(status: int) -> None:
     failed = failed_status("x", status, "Incorrect API key provided: sk-ab****yz, organization org-7", "auth")
     assert "sk-" not in repr(failed)

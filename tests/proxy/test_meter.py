@@ -142,3 +142,26 @@ def test_batches_make_no_difference(events: list[ChatEvent], cut: int) -> None:
     in_two.note_passed_on(events[:cut])
     in_two.note_passed_on(events[cut:])
     assert at_once.usage == in_two.usage
+
+
+def test_a_report_of_nothing_says_nothing() -> None:
+    meter = build_accepted()
+    meter.note_passed_on([TextDelta("Hello")])
+    meter.note_read([Usage(), Finished("stop")])
+    assert (meter.usage, meter.is_provisional) == (Usage(input_tokens=100, output_tokens=1), True)
+
+
+def test_a_report_of_nothing_does_not_undo_an_earlier_one() -> None:
+    meter = build_accepted()
+    meter.note_read([REPORTED, Usage(), Finished("stop")])
+    assert (meter.usage, meter.is_provisional) == (REPORTED, False)
+
+
+@pytest.mark.parametrize(("ending", "output_tokens"), [([], 3), ([Finished("stop")], 1)])
+def test_a_report_in_mid_stream_is_old_if_more_was_passed_on(ending: list[ChatEvent], output_tokens: int) -> None:
+    """Some providers report with every piece; once the answer has its end the report is the last word."""
+    meter = build_accepted()
+    meter.note_read([Usage(input_tokens=7, output_tokens=1)])
+    meter.note_passed_on([TextDelta("Hello")] * 3)
+    meter.note_read(ending)
+    assert meter.usage == Usage(input_tokens=7, output_tokens=output_tokens)

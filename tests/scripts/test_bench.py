@@ -21,12 +21,13 @@ from scripts.benchmark.answers import END, EVENT_BYTES, FIRST_TOKEN, START, STRE
 from scripts.benchmark.calls import BenchFailed, Call, Target
 from scripts.benchmark.figures import Reading, as_table, build_figures, percentile
 from scripts.benchmark.reactor import Reactor
+from scripts.benchmark.stage import open_folder
 from scripts.benchmark.wishes import Wish, read_wish
 from scripts.environment import PROJECT
 from storage.embedded import remove_servers
 
 END_TIMEOUT_SECONDS = 60.0
-MAY_BE_ZERO = {"streams cut before the provider was called", "memory per idle stream"}
+MAY_BE_ZERO = {"server waited for its core", "streams cut before the provider was called", "memory per idle stream"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,9 @@ class Bench:
 
     def store_folders(self) -> list[Path]:
         return list(Path(tempfile.gettempdir()).glob(f"cloche-test-{self.process.pid}-*"))
+
+    def folders(self) -> list[Path]:
+        return [*self.store_folders(), *Path(tempfile.gettempdir()).glob(f"cloche-bench-{self.process.pid}-*")]
 
     def wait_for_server(self) -> None:
         """Until the first measurement begins."""
@@ -84,7 +88,7 @@ class Measured:
     record: dict[str, Any]
     output: str
     left_behind: list[psutil.Process]
-    store_folders: list[Path]
+    folders: list[Path]
 
     def figures(self) -> dict[str, dict[str, Any]]:
         return {figure["name"]: figure for figure in self.record["figures"]}
@@ -96,7 +100,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     with open_bench("--json", str(path)) as bench:
         output, errors = bench.process.communicate(timeout=300)
         assert bench.process.returncode == 0, errors
-        return Measured(json.loads(path.read_text()), output, bench.left_behind(), bench.store_folders())
+        return Measured(json.loads(path.read_text()), output, bench.left_behind(), bench.folders())
 
 
 def test_a_quick_run_measures_everything_beside_a_direct_connection(measured: Measured) -> None:
@@ -111,6 +115,7 @@ def test_a_quick_run_measures_everything_beside_a_direct_connection(measured: Me
     assert "memory per idle stream" in figures
     assert measured.record["runs"] == 1
     assert "core" in measured.record["pinning"]
+    assert isinstance(measured.record["was_disturbed"], bool)
 
 
 def test_all_figures_are_positive_and_in_the_table(measured: Measured) -> None:
@@ -126,7 +131,7 @@ def test_every_call_is_settled_in_the_end(measured: Measured) -> None:
 
 def test_it_leaves_nothing_behind(measured: Measured) -> None:
     assert measured.left_behind == []
-    assert measured.store_folders == []
+    assert measured.folders == []
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -137,7 +142,7 @@ def test_told_to_stop_it_leaves_nothing_behind(number: signal.Signals, status: i
         bench.process.send_signal(number)
         assert bench.process.wait(END_TIMEOUT_SECONDS) == status
         assert bench.left_behind() == []
-        assert bench.store_folders() == []
+        assert bench.folders() == []
 
 
 def test_killed_it_takes_the_server_and_the_provider_along() -> None:
@@ -149,6 +154,11 @@ def test_killed_it_takes_the_server_and_the_provider_along() -> None:
         bench.process.wait()
         _, alive = psutil.wait_procs(served, END_TIMEOUT_SECONDS)
         assert alive == []
+        (left,) = Path(tempfile.gettempdir()).glob(f"cloche-bench-{bench.process.pid}-*")
+        with open_folder() as folder:
+            assert folder.is_dir()
+            assert not left.exists()
+        assert not folder.exists()
 
 
 def test_a_measurement_that_does_not_exist_is_refused_by_name() -> None:

@@ -158,3 +158,13 @@ def test_keys_may_not_go_unencrypted_to_another_machine_in_production() -> None:
 
 def test_names_of_settings_follow_from_the_providers_code() -> None:
     assert setting_names("my-model_host") == ("MY_MODEL_HOST_BASE_URL", "MY_MODEL_HOST_API_KEY")
+
+
+def test_the_journal_is_the_databases_own_and_outlives_a_new_password() -> None:
+    def folder(url: str) -> Path:
+        return read(DATABASE_URL=url).journal_folder
+
+    first = folder("postgresql://cloche:one@db:5432/cloche")
+    assert first == folder("postgresql://cloche:two@db:5432/cloche")
+    assert first != folder("postgresql://cloche:one@db:5432/other")
+    assert first != folder("postgresql://cloche:one@elsewhere:5432/cloche")

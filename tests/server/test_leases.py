@@ -197,6 +197,17 @@ async def test_a_call_that_ended_unsettled_is_handed_to_the_sweep(
     assert await credits_.balance(hold.user_id) == Balance(10 - COST, Decimal(0))
 
 
+async def test_a_journal_that_is_found_late_corrects_what_was_charged_from_older_figures(
+    leases: Leases, folder: Path, hold: Hold, database: Database, credits_: Credits
+) -> None:
+    await Credits(database, lease_seconds=-1).renew([note(hold, usage=Usage(input_tokens=1000))])
+    assert await leases.sweep() == 1
+    assert (await credits_.balance(hold.user_id)).balance_usd == Decimal("9.999")
+    leave_journal(folder, [note(hold, reported=True)])
+    await leases.sweep()
+    assert await credits_.balance(hold.user_id) == Balance(10 - COST, Decimal(0))
+
+
 async def test_a_call_that_was_settled_meanwhile_stays_so(
     leases: Leases, folder: Path, hold: Hold, credits_: Credits
 ) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.chat import Document, Image, Message, Part, Refusal, Text, ToolCall
-from server.dialects.messages import WireMessage, read_messages
+from server.dialects.messages import MAX_PIECES, WireMessage, read_messages
 from server.errors import RequestInvalid
 
 PNG = "data:image/png;base64,aGk="
@@ -71,6 +71,13 @@ def test_another_role_is_refused(role: str) -> None:
 
 def test_without_a_message_there_is_nothing_to_answer() -> None:
     assert "at least one message" in refuse()
+
+
+def test_no_request_has_more_pieces_than_can_be_read_in_a_moment() -> None:
+    part, call = {"type": "text", "text": "x"}, {"id": "c", "function": {"name": "f"}}
+    message = {"role": "assistant", "content": [part], "tool_calls": [call, call]}
+    assert len(read(*[message] * (MAX_PIECES // 4))) == MAX_PIECES // 4
+    assert "messages and parts" in refuse(*[message] * (MAX_PIECES // 4), {"role": "user"})
 
 
 def test_a_turn_with_tools_is_kept_whole() -> None:

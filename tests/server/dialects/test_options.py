@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.chat import Sampling, Tool
 from server.dialects import openai, shipped
-from server.dialects.options import check_text
+from server.dialects.options import MAX_DEPTH, check_text
 from server.errors import RequestInvalid
 from tests.server.dialects.bodies import (
     HOSTILE,
@@ -143,6 +143,27 @@ def test_any_bytes_are_read_or_refused(decode: Decode, body: bytes) -> None:
 @given(body=bodies)
 def test_any_json_that_resembles_a_request_is_read_or_refused(decode: Decode, body: bytes) -> None:
     read_or_refuse(decode, body)
+
+
+@both
+@pytest.mark.parametrize("depth", [MAX_DEPTH, 200, 300])
+def test_what_is_passed_on_is_nested_to_a_depth_that_can_be_written_again(decode: Decode, depth: int) -> None:
+    nested: dict[str, object] = {}
+    for _ in range(depth):
+        nested = {"a": [nested]} if depth > MAX_DEPTH else {"a": nested}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": nested}}]
+    assert refuse(decode, build_body(tools=tools)) == "tools: nested too deeply"
+    for name in ("tool_choice", "response_format"):
+        assert "nested too deeply" in refuse(decode, build_body(**{name: nested}))
+
+
+@both
+def test_an_ordinary_depth_is_passed_on(decode: Decode) -> None:
+    nested: dict[str, object] = {"type": "string"}
+    for _ in range(20):
+        nested = {"type": "object", "properties": {"a": nested}}
+    request = decode_request(decode, response_format=nested)
+    assert request.response_format == nested
 
 
 # Texts that are stored
