@@ -12,6 +12,9 @@ import struct
 import trio
 
 _PIECE_BYTES = 64 * 1024
+_READ_BYTES = 16 * 1024
+"""More would cost the others their turn: what one read brings is parsed, encoded and sent in one go, and a provider
+that floods us has 140 events in this."""
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 _KEEP_ALIVE_PROBES = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
@@ -139,7 +142,7 @@ def _set_options(connected: socket.socket) -> None:
 
 def _read_nowait(connected: socket.socket) -> bytes | None:
     try:
-        return connected.recv(_PIECE_BYTES)
+        return connected.recv(_READ_BYTES)
     except BlockingIOError:
         return None
 
