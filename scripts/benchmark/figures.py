@@ -42,7 +42,6 @@ class Figure:
 
 AIMS = {
     "first token p50, 200 streams": Aim("added", "at most", 10),
-    "streamed events, each its own write": Aim("cloche", "at least", 10_000),
     "streamed events, saturated": Aim("cloche", "at least", 10_000),
     "whole answers": Aim("cloche", "at least", 300),
     "memory per idle stream": Aim("cloche", "at most", 60),

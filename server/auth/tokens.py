@@ -84,12 +84,12 @@ def _read_signed(secrets: tuple[str, ...], text: str) -> AppToken:
         return AppToken(
             user_id=UUID(claims["sub"]),
             token_id=UUID(claims["jti"]),
-            expires_at=float(claims["exp"]),
+            expires_at=float(int(claims["exp"])),
             device_id=_lower(claims.get("device_id")),
             binding=_lower(claims.get("tbh")),
             scopes=frozenset(str(claims.get("scope") or "").split()),
         )
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise NotAuthenticated("Invalid token") from error
 
 

@@ -6,8 +6,9 @@ import base64
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
+from uuid import UUID
 
 import h2.config
 import h2.connection
@@ -25,7 +26,7 @@ from tests.end_to_end.caller import OPENAI, SHIPPED, build_chat, build_request, 
 from tests.end_to_end.cloche import SECRET, Cloche, Customer, Stores, fetch_status, open_cloche
 from tests.end_to_end.hostile_inputs import BAD, BODY, COUNTED, GOOD, OPENAI_HAS_NONE, PROMPT, REQUESTS
 from tests.end_to_end.test_leaving import deltas, price, price_of_deltas, says_and_waits, wait_closed
-from tests.fakes import RecordedRequest, Step, WaitFor, open_fake_upstream, openai_stream
+from tests.fakes import RecordedRequest, SendChunk, Step, WaitFor, open_fake_upstream, openai_stream, stream_head
 
 
 async def test_a_provider_that_sends_garbage_costs_what_it_said_and_its_clients_see_an_end(
@@ -253,6 +254,36 @@ async def test_a_redis_that_hangs_is_503_and_never_401_and_is_found_again(
         assert await call(cloche, SHIPPED, customer.headers, BODY) == 200
         await cloche.wait_settled()
         assert cloche.balance(customer) == (10 - 2 * price(8, 1), 0)
+
+
+async def test_streams_that_are_cut_at_full_speed_are_charged_for_all_that_came_out(
+    stores: Stores, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Clients read to the end of their connections, so what reached them is known; the server was busy writing."""
+    configuration = tmp_path_factory.mktemp("hypercorn") / "hypercorn.toml"
+    configuration.write_text('worker_class = "trio"\nworkers = 0\ngraceful_timeout = 1\nerrorlog = "-"\n')
+    delta = b'data: {"choices":[{"index":0,"delta":{"content":" x"}}]}\n\n'
+    async with (
+        open_fake_upstream([stream_head(), *[SendChunk(delta)] * 200_000]) as upstream,
+        open_cloche(stores, upstream.url, options=("-c", str(configuration))) as cloche,
+    ):
+        read: dict[UUID, int] = {}
+
+        async def read_all(customer: Customer) -> None:
+            async with open_caller(cloche) as caller:
+                await caller.send(OPENAI, customer, build_chat())
+                with suppress(trio.BrokenResourceError):
+                    await caller.read_all()
+            read[customer.user_id] = caller.text.count(b'"content":" x"')
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(40):
+                nursery.start_soon(read_all, await cloche.make_customer())
+            await trio.sleep(1)
+            cloche.process.terminate()
+        assert dict(cloche.query("SELECT user_id, output_tokens FROM usage")) == read
+        assert min(read.values()) > 0
+        cloche.check_accounts()
 
 
 async def test_a_worker_that_is_killed_loses_nothing(stores: Stores) -> None:
