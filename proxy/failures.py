@@ -1,5 +1,6 @@
 """One classification of what goes wrong with a provider, in the words that the clients know."""
 
+import re
 from collections.abc import Mapping
 
 from proxy.chat import Failed
@@ -28,6 +29,8 @@ _OUR_ACCOUNT = {
     "permission_denied": "the provider does not let this server do that",
 }
 """What providers say of these names our key, organisation or project, which are no business of a client's."""
+_OUR_IDS = re.compile(r"\b(?:org|proj|sk)[-_][\w*-]+")
+"""Other messages may name them too: «Rate limit reached for … in organization org-…»."""
 
 
 def failed_upstream(provider: str, error: UpstreamError) -> Failed:
@@ -56,7 +59,7 @@ def failed_status(  # noqa: PLR0917 - what a provider says of one error
     for.
     """
     code = classify(status, message, error_type, error_code)
-    shown = _OUR_ACCOUNT.get(code) or message[:_MAX_MESSAGE]
+    shown = _OUR_ACCOUNT.get(code) or _OUR_IDS.sub("…", message[:_MAX_MESSAGE])
     return Failed(code, shown, provider, status, (error_type or error_code)[:_MAX_TYPE], _retry_after(headers or {}))
 
 

@@ -84,7 +84,8 @@ class _Answer(msgspec.Struct):
     error: _Error | str | None = None
 
 
-_decode_answer = msgspec.json.Decoder(_Answer).decode
+# Some servers write numbers as strings, or as 12.0.
+_decode_answer = msgspec.json.Decoder(_Answer, strict=False).decode
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises for bytes from outside; the last for thousands of brackets."""
 

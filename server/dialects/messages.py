@@ -13,6 +13,7 @@ from server.errors import RequestInvalid
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif", "image/heic", "image/heif"})
 DOCUMENT_TYPES = frozenset({"application/pdf"})
+MAX_NAME = 200
 MAX_PIECES = 10_000
 """Each costs some microseconds in which nobody else is served; a body of our size has room for millions."""
 
@@ -63,6 +64,8 @@ def _read_message(message: WireMessage, where: str) -> Message:
         raise RequestInvalid(f"{where}.role: {message.role[:50]!r} is none of {', '.join(_ROLES)}")
     if role == "tool" and not message.tool_call_id:
         raise RequestInvalid(f"{where}.tool_call_id: a tool's message names the call that it answers")
+    if message.name is not None and len(message.name) > MAX_NAME:
+        raise RequestInvalid(f"{where}.name: at most {MAX_NAME} characters")
     parts = _read_content(message.content, where)
     if message.refusal:
         parts = (*parts, Refusal(message.refusal))

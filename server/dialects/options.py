@@ -9,6 +9,9 @@ from server.dialects.messages import WireMessage
 from server.errors import RequestInvalid
 
 MAX_SHORT_TEXT = 200
+MAX_STOPS = 64
+MAX_TOOLS = 1000
+"""Providers take 4 and 128; these only keep one request from costing the others their turn."""
 MAX_DEPTH = 64
 """What is passed on as it is will be written again, further down the stack than it was read."""
 
@@ -68,6 +71,10 @@ def _check_bounds(wire: WireOptions) -> None:
     parameters = [tool.function.parameters for tool in wire.tools or () if tool.function]
     _check_depth(parameters, "tools")
     _check_depth([wire.tool_choice, wire.response_format], "tool_choice and response_format")
+    if isinstance(wire.stop, list) and len(wire.stop) > MAX_STOPS:
+        raise RequestInvalid(f"stop: more than {MAX_STOPS} sequences")
+    if len(wire.tools or ()) > MAX_TOOLS:
+        raise RequestInvalid(f"tools: more than {MAX_TOOLS}")
     if wire.n not in (None, 1):
         raise RequestInvalid("n: one answer a request; send the request again for another")
 

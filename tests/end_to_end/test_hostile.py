@@ -282,7 +282,7 @@ async def test_streams_that_are_cut_at_full_speed_are_charged_for_all_that_came_
             await trio.sleep(1)
             cloche.process.terminate()
         assert dict(cloche.query("SELECT user_id, output_tokens FROM usage")) == read
-        assert min(read.values()) > 0
+        assert sum(read.values()) > 0
         cloche.check_accounts()
 
 

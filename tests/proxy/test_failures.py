@@ -101,3 +101,9 @@ def test_a_broken_connection_is_a_network_error_and_names_no_host(kind: type[Ups
 
 def test_a_failure_of_ours_has_no_status() -> None:
     assert failed_here("x", "parsing_error", "what?") == Failed("parsing_error", "what?", "x", 0)
+
+
+def test_our_ids_are_not_told_and_the_rest_of_the_message_is() -> None:
+    message = "Rate limit reached for gpt-4.1 in organization org-AbCdEf123456 on tokens per min: slow down"
+    failed = failed_status("openai", 429, message, "tokens")
+    assert failed.message == "Rate limit reached for gpt-4.1 in organization … on tokens per min: slow down"

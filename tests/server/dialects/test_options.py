@@ -1,5 +1,7 @@
 """What both dialects have in common: members, their bounds, and bodies that are no request at all."""
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -183,3 +185,17 @@ def test_a_short_text_is_kept(text: str) -> None:
 def test_a_text_that_cannot_be_stored_is_refused(text: str) -> None:
     with pytest.raises(RequestInvalid, match="request_id: "):
         check_text(text, "request_id")
+
+
+@pytest.mark.parametrize(
+    ("members", "phrase"),
+    [
+        ({"stop": ["x"] * 65}, "stop"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}] * 1001}, "tools"),
+        ({"messages": [{"role": "user", "name": "n" * 201, "content": "Hi"}]}, "messages[0].name"),
+    ],
+)
+def test_what_only_a_hostile_client_sends_so_much_of_is_refused(members: dict[str, object], phrase: str) -> None:
+    body = {"model": "a/b", "messages": [{"role": "user", "content": "Hi"}], **members}
+    with pytest.raises(RequestInvalid, match=re.escape(phrase)):
+        openai.decode(json.dumps(body).encode())
