@@ -191,10 +191,17 @@ async def test_a_connection_lost_in_mid_statement_is_database_unavailable(
 
 
 async def test_errors_of_a_statement_pass_through(owner: TrioConnection, database_url: str) -> None:
+    async with open_database(database_url, size=1) as database:
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            await database.as_user(ALICE).fetch("SELECT 1 / 0")
+
+
+async def test_a_statement_that_got_no_time_is_the_databases_fault(owner: TrioConnection, database_url: str) -> None:
     async with open_database(make_conninfo(database_url, options="-c statement_timeout=20ms"), size=1) as database:
         alice = database.as_user(ALICE)
-        with pytest.raises(psycopg.errors.QueryCanceled):
+        with pytest.raises(DatabaseUnavailable) as caught:
             await alice.fetch("SELECT pg_sleep(5)")
+        assert isinstance(caught.value.__cause__, psycopg.errors.QueryCanceled)
         async with alice.transaction() as connection:
             with pytest.raises(psycopg.errors.QueryCanceled):
                 async with connection.transaction():
