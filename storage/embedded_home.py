@@ -124,7 +124,10 @@ def reachable_program(home: Home, site: Path, program: str, folders: tuple[str, 
 
 def _make_home_folder(folder: Path) -> None:
     """Root's servers run as another account: it must be able to walk through, but not to look around."""
-    folder.mkdir()
+    try:
+        folder.mkdir()
+    except FileExistsError:  # another start, at this very moment, was first
+        return
     folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
 
 
