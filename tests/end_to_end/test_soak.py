@@ -17,6 +17,7 @@ from tests.end_to_end.test_leaving import (
     prompt_tokens,
     read_number,
     says_and_waits,
+    wait_closed,
     wait_sockets,
 )
 from tests.fakes import RecordedRequest, Step, open_fake_upstream
@@ -54,6 +55,7 @@ async def test_thousands_of_streams_cut_at_random_leave_nothing_behind(stores: S
             sizes.append(memory_kib(cloche))
         await cloche.wait_settled(30)
         await wait_sockets(cloche, before)
+        await wait_closed(upstream)
         print(f"{STREAMS} streams in {time.monotonic() - started:.0f} s; memory {sizes} KiB")
 
         assert upstream.open_connections == 0
