@@ -9,7 +9,7 @@ from uuid import UUID
 from psycopg import errors
 
 from storage.errors import StorageError
-from storage.journal import Progress
+from storage.journal import Progress, Usage
 from storage.postgres import Database
 
 HOLD_LEASE_SECONDS = 60
@@ -27,21 +27,6 @@ class BalanceTooLow(StorageError):
 
 class RequestRepeated(StorageError):
     """A request with the same idempotency key is running, or has been answered."""
-
-
-class Usage(Protocol):
-    """Tokens in buckets that do not overlap."""
-
-    @property
-    def input_tokens(self) -> int: ...
-    @property
-    def cache_read_tokens(self) -> int: ...
-    @property
-    def cache_write_tokens(self) -> int: ...
-    @property
-    def output_tokens(self) -> int: ...
-    @property
-    def reasoning_tokens(self) -> int: ...
 
 
 class Hold(Protocol):

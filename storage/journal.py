@@ -32,6 +32,8 @@ class JournalUnusable(StorageError):
 
 
 class Usage(Protocol):
+    """Tokens in buckets that do not overlap."""
+
     @property
     def input_tokens(self) -> int: ...
     @property
