@@ -135,7 +135,7 @@ class Chat:
             return
         try:
             await self._ledger.settle(self._build_settlement())
-        except Exception:
+        except Exception:  # the edge of the call: a client's answer must not depend on the accounts
             logger.exception("a call could not be settled; the sweep will do it", extra={"request_id": self.request_id})
             return
         self.is_settled = True
@@ -175,7 +175,7 @@ async def pump(
                 failure = failed_upstream(admission.route.provider.code, error)
         except trio.TooSlowError:
             failure = failed_here(admission.route.provider.code, "timeout_error", "the answer took too long")
-        except Exception:
+        except Exception:  # the edge of the task: the client gets an event, the log the traceback
             logger.exception("a call failed in our own code", extra={"request_id": admission.hold.id})
             failure = failed_here(admission.route.provider.code, "internal_error", "the answer could not be read")
         if failure is not None:

@@ -6,7 +6,6 @@ import msgspec
 
 from proxy.chat import (
     ChatEvent,
-    ChatRequest,
     Completed,
     Failed,
     Finished,
@@ -19,8 +18,7 @@ from proxy.collected import Collected
 from proxy.sse import encode_event
 from server.dialects.chunks import ChunkWriter, snake_case_usage, tool_call_delta
 from server.dialects.dialect import Answer, Decoded, Dialect
-from server.dialects.messages import read_messages
-from server.dialects.options import WireOptions, decode_body, read_sampling, read_tools
+from server.dialects.options import WireOptions, decode_body, read_request
 from server.errors import Problem
 
 DONE = encode_event(b"[DONE]")
@@ -40,18 +38,8 @@ class _Body(WireOptions):
 def decode(body: bytes) -> Decoded:
     """Raises RequestInvalid."""
     wire = decode_body(body, _Body)
-    request = ChatRequest(
-        model=wire.model,
-        messages=read_messages(wire.messages),
-        max_output_tokens=wire.max_completion_tokens or wire.max_tokens,
-        sampling=read_sampling(wire),
-        tools=read_tools(wire.tools),
-        tool_choice=wire.tool_choice,
-        parallel_tool_calls=wire.parallel_tool_calls,
-        response_format=wire.response_format,
-    )
     include_usage = wire.stream_options is not None and bool(wire.stream_options.include_usage)
-    return Decoded(request, bool(wire.stream), include_usage)
+    return Decoded(read_request(wire), bool(wire.stream), include_usage)
 
 
 class OpenAIEncoder:

@@ -4,8 +4,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from proxy.chat import Sampling, Tool
-from server.dialects.messages import WireMessage
+from proxy.chat import ChatRequest, Sampling, Tool
+from server.dialects.messages import WireMessage, read_messages
 from server.errors import RequestInvalid
 
 MAX_SHORT_TEXT = 200
@@ -77,6 +77,20 @@ def _check_bounds(wire: WireOptions) -> None:
         raise RequestInvalid(f"tools: more than {MAX_TOOLS}")
     if wire.n not in (None, 1):
         raise RequestInvalid("n: one answer a request; send the request again for another")
+
+
+def read_request(wire: WireOptions) -> ChatRequest:
+    """What both dialects say in the same way. Raises RequestInvalid."""
+    return ChatRequest(
+        model=wire.model,
+        messages=read_messages(wire.messages),
+        max_output_tokens=wire.max_completion_tokens or wire.max_tokens,
+        sampling=read_sampling(wire),
+        tools=read_tools(wire.tools),
+        tool_choice=wire.tool_choice,
+        parallel_tool_calls=wire.parallel_tool_calls,
+        response_format=wire.response_format,
+    )
 
 
 def read_sampling(wire: WireOptions) -> Sampling:

@@ -8,13 +8,13 @@ comments.
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from proxy.chat import (
     ChatEvent,
-    ChatRequest,
     Completed,
     Failed,
     Finished,
@@ -29,8 +29,7 @@ from proxy.pricing import cost_usd
 from proxy.sse import encode_event
 from server.dialects.chunks import ChunkWriter, tool_call_delta
 from server.dialects.dialect import Answer, Decoded, Dialect
-from server.dialects.messages import read_messages
-from server.dialects.options import WireOptions, check_text, decode_body, read_sampling, read_tools
+from server.dialects.options import WireOptions, check_text, decode_body, read_request
 from server.errors import Problem, envelope, error_details
 
 USAGE_UPDATE_SECONDS = 1.0
@@ -48,15 +47,8 @@ class _Body(WireOptions):
 def decode(body: bytes) -> Decoded:
     """Raises RequestInvalid."""
     wire = decode_body(body, _Body)
-    request = ChatRequest(
-        model=wire.model,
-        messages=read_messages(wire.messages),
-        max_output_tokens=wire.max_completion_tokens or wire.max_tokens,
-        sampling=read_sampling(wire),
-        tools=read_tools(wire.tools),
-        tool_choice=wire.tool_choice,
-        parallel_tool_calls=wire.parallel_tool_calls,
-        response_format=wire.response_format,
+    request = replace(
+        read_request(wire),
         task_type=check_text(wire.task_type, "task_type") or "general",
         idempotency_key=check_text(wire.request_id, "request_id"),
     )
