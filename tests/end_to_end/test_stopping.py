@@ -39,6 +39,7 @@ async def test_a_client_that_stops_reading_is_dropped_in_time_and_pays_for_what_
             await wait_closed(upstream)
             lasted = trio.current_time() - started
             await cloche.wait_settled()
+        print(f"dropped after {lasted:.2f} s, deadline 1 s")
         assert 0.9 < lasted < 4
         assert upstream.connections[0].sent_chunks < 20_000, "back-pressure did not reach the provider"
         balance, held = cloche.balance(customer)
