@@ -10,10 +10,10 @@ from proxy.chat import ChatRequest
 from proxy.errors import ContextWindowExceeded
 from proxy.ledger import Hold
 from proxy.media import check_media
-from proxy.pricing import encode_price, worst_cost_usd
-from proxy.provider import UpstreamRequest
-from proxy.routing import Model, Route, Upstream, find_route
-from proxy.tokens import media_tokens, prompt_slices
+from proxy.pricing import check_priced, count_searches, encode_price, find_extras, worst_cost_usd
+from proxy.provider import ProviderCall, Target
+from proxy.routing import Model, Route, Upstream, find_routes
+from proxy.tokens import Tokenizer, find_tokenizer, media_tokens, prompt_slices, search_tokens
 
 TOKENS_A_TURN = 8000
 """About a millisecond of counting, after which others may run."""
@@ -21,42 +21,63 @@ TOKENS_A_TURN = 8000
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A call that may start as soon as its hold stands."""
+    """A call that may start as soon as its hold stands.
 
-    route: Route
-    upstream_request: UpstreamRequest
+    `call` is the request translated for the first target of the first route: what it cannot carry has been refused.
+    """
+
+    routes: tuple[Route, ...]
+    request: ChatRequest
+    call: ProviderCall
+    tokenizer: Tokenizer
     hold: Hold
+
+    @property
+    def model(self) -> Model:
+        return self.routes[0].model
+
+    def build_call(self, route: Route, target: Target) -> ProviderCall:
+        """The call for another target. Raises RequestNotSupported: not every provider can do what the first can."""
+        if target is self.routes[0].targets[0]:
+            return self.call
+        check_media(self.request, route)
+        return route.provider.build_call(self.request, target)
 
 
 async def admit(
     models: Mapping[str, Model], upstreams: Mapping[str, Upstream], user_id: UUID, request: ChatRequest
 ) -> Admission:
     """Validate and translate completely, and compute the worst case. Raises what `Gateway.open_chat` says."""
-    route = find_route(models, upstreams, request.model)
+    routes = find_routes(models, upstreams, request.model, user_id)
+    route, model = routes[0], routes[0].model
     check_media(request, route)
-    text_tokens = await _count_prompt(request, route.model.context_window)
-    max_output = _max_output_tokens(request, route.model, text_tokens)
+    check_priced(model.price, request)
+    tokenizer = find_tokenizer(route.targets[0].provider_model)
+    text_tokens = await _count_prompt(request, tokenizer, model.context_window)
+    max_output = _max_output_tokens(request, model, text_tokens)
     request = replace(request, max_output_tokens=max_output, end_user=_pseudonym(user_id))
-    upstream_request = route.provider.build_request(request, route.target)
-    prompt_tokens = text_tokens + media_tokens(request)
+    call = route.provider.build_call(request, route.targets[0])
+    prompt_tokens = text_tokens + media_tokens(request, tokenizer)
+    searches = count_searches(request, model.capabilities)
+    worst_prompt_tokens = prompt_tokens + search_tokens(searches)
     hold = Hold(
         id=uuid4(),
         user_id=user_id,
-        amount_usd=worst_cost_usd(route.model.price, prompt_tokens, max_output),
-        model_id=route.model.id,
+        amount_usd=worst_cost_usd(model.price, worst_prompt_tokens, max_output, searches, find_extras(request)),
+        model_id=model.id,
         provider_code=route.provider.code,
         task_type=request.task_type,
         prompt_tokens=prompt_tokens,
-        price=encode_price(route.model.price),
+        price=encode_price(model.price),
         idempotency_key=request.idempotency_key,
     )
-    return Admission(route, upstream_request, hold)
+    return Admission(routes, request, call, tokenizer, hold)
 
 
-async def _count_prompt(request: ChatRequest, context_window: int) -> int:
+async def _count_prompt(request: ChatRequest, tokenizer: Tokenizer, context_window: int) -> int:
     """Slice by slice, so that a long prompt does not stop the others, and no further than the window reaches."""
     total = since_pause = 0
-    for tokens in prompt_slices(request):
+    for tokens in prompt_slices(request, tokenizer):
         total += tokens
         since_pause += tokens
         if context_window and total > context_window:

@@ -2,6 +2,10 @@
 
 Every dialect that clients speak decodes into a ChatRequest and encodes ChatEvents; every provider does the reverse.
 Texts never show in a repr, so that a value of these types can be logged or end up in a traceback.
+
+What only one family of providers understands (signed reasoning, the items of tools that a provider runs itself) travels
+as it is, with its `format`: it goes back to that family untouched, and to no other. The formats are those of the field:
+`anthropic-claude-v1`, `google-gemini-v1`, `openai-responses-v1`, `xai-responses-v1`; empty where a provider names none.
 """
 
 from collections.abc import Mapping
@@ -14,7 +18,10 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error"
 
 @dataclass(frozen=True, slots=True)
 class Text:
+    """`cache_control` marks the end of a prefix to be cached, in Anthropic's shape: `{"type": "ephemeral"}`."""
+
     text: str = field(repr=False)
+    cache_control: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +38,68 @@ class Image:
     media_type: str
     data: str = field(repr=False)
     detail: str | None = None
+    cache_control: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """An inlined document; `data` is base64 without white space."""
+    """An inlined document; `data` is base64 without white space. `citations` asks for references into it."""
 
     media_type: str
     data: str = field(repr=False)
     name: str = "document.pdf"
+    cache_control: Mapping[str, object] | None = None
+    citations: bool | None = None
 
 
-Part = Text | Refusal | Image | Document
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """Inlined sound; `format` is `wav`, `mp3`, …; `data` is base64 without white space."""
+
+    format: str
+    data: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """What a model thought in an earlier turn, as its provider gave it.
+
+    `signature` proves the text, `encrypted` is the reasoning itself sealed; a provider wants both back as they were.
+    """
+
+    text: str = field(default="", repr=False)
+    format: str = ""
+    id: str | None = None
+    signature: str | None = field(default=None, repr=False)
+    encrypted: str | None = field(default=None, repr=False)
+    is_summary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderItem:
+    """Something that a provider made or ran itself (a search, its results, code): its own JSON, untouched.
+
+    A part of an earlier turn, and an event of an answer.
+    """
+
+    format: str
+    item: Mapping[str, object] = field(repr=False)
+
+
+Part = Text | Refusal | Image | Document | Audio | Reasoning | ProviderItem
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the assistant made; `arguments` is the text that it produced, which need not be valid JSON."""
+    """A call that the assistant made; `arguments` is the text that it produced, which need not be valid JSON.
+
+    `signature` is a seal that some providers want back with the call.
+    """
 
     id: str
     name: str
     arguments: str = field(repr=False)
+    signature: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +110,8 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     """The call that a message of role `tool` answers."""
+    is_error: bool | None = None
+    """Whether a message of role `tool` says that the tool failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +122,50 @@ class Tool:
     description: str | None = field(default=None, repr=False)
     parameters: Mapping[str, object] | None = field(default=None, repr=False)
     strict: bool | None = None
+    cache_control: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderTool:
+    """A tool that only its provider knows: `definition` is its JSON, with a `type`. Each provider says which it takes,
+    for some cost more than tokens.
+    """
+
+    type: str
+    definition: Mapping[str, object] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """`names` narrows the choice to these tools; with `required` and one name that tool must be called."""
+
+    mode: Literal["auto", "none", "required"]
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFormat:
+    """`schema` is there for `json_schema` alone."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: str = "response"
+    schema: Mapping[str, object] | None = field(default=None, repr=False)
+    description: str | None = field(default=None, repr=False)
+    strict: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WebSearch:
+    """The provider's own search. `max_searches` bounds what it may cost, where the provider can be told.
+
+    `user_location` has any of `country`, `region`, `city`, `timezone`.
+    """
+
+    context_size: Literal["low", "medium", "high"] | None = None
+    user_location: Mapping[str, str] | None = None
+    allowed_domains: tuple[str, ...] = ()
+    blocked_domains: tuple[str, ...] = ()
+    max_searches: int = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +181,37 @@ class Sampling:
     reasoning_effort: str | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
+    top_k: int | None = None
+    reasoning_tokens: int | None = None
+    """The most that the model may think, in tokens; 0 asks it not to."""
+    reasoning_summary: str | None = None
+    """Whether and how to tell what the model thought: `auto`, `concise`, `detailed`, `none`."""
+    verbosity: str | None = None
+    logit_bias: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One request for an answer, in no provider's dialect.
-
-    `tool_choice` and `response_format` are JSON values in OpenAI's shape, the field's lingua franca.
-    """
+    """One request for an answer, in no provider's dialect."""
 
     model: str
     messages: tuple[Message, ...]
     max_output_tokens: int | None = None
     sampling: Sampling = Sampling()
     tools: tuple[Tool, ...] = ()
-    tool_choice: object = None
+    provider_tools: tuple[ProviderTool, ...] = ()
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    response_format: Mapping[str, object] | None = field(default=None, repr=False)
+    response_format: ResponseFormat | None = None
+    web_search: WebSearch | None = None
+    modalities: tuple[str, ...] = ()
+    """What the answer may be made of, besides text: `image`, `audio`."""
+    audio_output: Mapping[str, object] | None = None
+    """Voice and format of spoken answers, in OpenAI's shape."""
+    cache_control: Mapping[str, object] | None = None
+    """Asks for caching of the whole prompt, in Anthropic's shape."""
+    prompt_cache_key: str | None = None
+    metadata: Mapping[str, str] | None = None
     task_type: str = "general"
     idempotency_key: str | None = None
     end_user: str | None = None
@@ -117,7 +225,22 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
+    """A piece of what the model thinks. `index` says which block: a new one when the provider begins a new one."""
+
     text: str = field(repr=False)
+    index: int = 0
+    is_summary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningSealed:
+    """What a provider wants back with the reasoning block `index`; see Reasoning. Comes once a block, at its end."""
+
+    index: int = 0
+    format: str = ""
+    id: str | None = None
+    signature: str | None = field(default=None, repr=False)
+    encrypted: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,33 +250,86 @@ class RefusalDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """A piece of a tool call. `index` says which call; `id` and `name` come once, with its first piece."""
+    """A piece of a tool call. `index` says which call; `id`, `name` and `signature` come once.
+
+    Indexes count the calls of client tools from 0. A call without an id gets one here: no two have the same.
+    """
 
     index: int
     id: str | None = None
     name: str | None = None
     arguments: str = field(default="", repr=False)
+    signature: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A source of what was said: a page on the web (`url`), or a document of the request (`document_index`).
+
+    `start` and `end` count characters of the answer's text, where the provider says them.
+    """
+
+    url: str | None = None
+    title: str | None = field(default=None, repr=False)
+    start: int | None = None
+    end: int | None = None
+    cited_text: str | None = field(default=None, repr=False)
+    document_index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDelta:
+    """An image that the model made, whole; `data` is base64."""
+
+    media_type: str
+    data: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AudioDelta:
+    """A piece of a spoken answer: base64 sound, and what it says."""
+
+    data: str = field(default="", repr=False)
+    transcript: str = field(default="", repr=False)
+    id: str | None = None
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Of the text since the last ones: entries in OpenAI's shape (`token`, `logprob`, `bytes`, `top_logprobs`)."""
+
+    content: tuple[Mapping[str, object], ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens in buckets that do not overlap, so that a price is a sum of products."""
+    """Tokens in buckets that do not overlap, so that a price is a sum of products. `searches` are calls, not tokens."""
 
     input_tokens: int = 0
-    """Uncached input."""
+    """Uncached input of text, images and documents."""
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     output_tokens: int = 0
-    """Output without reasoning."""
+    """Output without reasoning, sound and images."""
     reasoning_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    """Cache writes that live for an hour, which cost more; not part of cache_write_tokens."""
+    input_audio_tokens: int = 0
+    """Uncached sound."""
+    output_audio_tokens: int = 0
+    output_image_tokens: int = 0
+    searches: int = 0
 
     @property
     def prompt_tokens(self) -> int:
-        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
+        cached = self.cache_read_tokens + self.cache_write_tokens + self.cache_write_1h_tokens
+        return self.input_tokens + cached + self.input_audio_tokens
 
     @property
     def completion_tokens(self) -> int:
-        return self.output_tokens + self.reasoning_tokens
+        media = self.output_audio_tokens + self.output_image_tokens
+        return self.output_tokens + self.reasoning_tokens + media
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +353,12 @@ class Failed:
     status: int = 0
     provider_error_type: str = ""
     retry_after_seconds: float | None = None
+    fallback_attempted: bool = False
+    """Whether another provider was asked before this answer failed."""
+    model_limit: int | None = None
+    """Of a context that was too long: how many tokens the model takes,"""
+    requested_tokens: int | None = None
+    """and how many there were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,4 +374,19 @@ class Completed:
     provisional: bool
 
 
-ChatEvent = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | Usage | Finished | Failed | Completed
+ChatEvent = (
+    TextDelta
+    | ReasoningDelta
+    | ReasoningSealed
+    | RefusalDelta
+    | ToolCallDelta
+    | Citation
+    | ImageDelta
+    | AudioDelta
+    | Logprobs
+    | ProviderItem
+    | Usage
+    | Finished
+    | Failed
+    | Completed
+)

@@ -13,24 +13,18 @@ from uuid import UUID, uuid4
 import trio
 
 from proxy.admission import Admission, admit
-from proxy.chat import ChatEvent, ChatRequest, Completed, Failed, Usage
+from proxy.background import call_off
+from proxy.chat import ChatEvent, ChatRequest, Completed, Usage
 from proxy.collected import Collected
-from proxy.errors import UpstreamError
-from proxy.failures import failed_here, failed_upstream
 from proxy.ledger import Journal, Ledger, Settlement
 from proxy.meter import Meter
-from proxy.pricing import cost_usd, is_chargeable
-from proxy.provider import UpstreamRequest
+from proxy.pricing import cost_usd
+from proxy.pump import Pump, Reach
 from proxy.routing import Model, Upstream
-from proxy.transport import Exchange, Transport
 
 HOLD_SECONDS = 15
-END_SECONDS = 0.5
 SETTLE_SECONDS = 10
 """How long an ending may take. A hold that could not be settled in time is settled by the next sweep."""
-CALL_SECONDS = 1740
-"""The longest that a provider may take for one answer."""
-MAX_REFUSAL_BYTES = 64 * 1024
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +35,7 @@ class Gateway:
 
     models: Callable[[], Mapping[str, Model]]
     upstreams: Mapping[str, Upstream]
-    transport: Transport
+    reach: Reach
     ledger: Ledger
     journal: Journal
 
@@ -57,12 +51,13 @@ class Gateway:
         with trio.fail_after(HOLD_SECONDS, shield=True):  # a hold that stands must not be left behind by a cancel
             await self.ledger.hold(admission.hold)
         slot = self.journal.open_slot(admission.hold.id)
-        meter = Meter(admission.hold.prompt_tokens, slot)
+        meter = Meter(admission.hold.prompt_tokens, slot, admission.tokenizer)
         send, receive = trio.open_memory_channel[list[ChatEvent]](0)
-        chat = Chat(admission, meter, receive, self.ledger)
+        pump = Pump(self.reach, self.ledger, admission, meter, send)
+        chat = Chat(admission, meter, receive, self.ledger, pump)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(pump, self.transport, admission, meter, send)
+                nursery.start_soon(pump.run)
                 yield chat
                 nursery.cancel_scope.cancel()
         finally:
@@ -70,16 +65,30 @@ class Gateway:
                 await chat.settle()
             slot.clear() if chat.is_settled else slot.leave()
 
+    async def call_off(self, provider_code: str, upstream_id: str) -> Usage | None:
+        """End an answer in the background whose call is lost; says what it has used if the provider does.
+
+        Raises UpstreamError. Safe to repeat.
+        """
+        upstream = self.upstreams.get(provider_code)
+        return await call_off(self.reach.transport, upstream, upstream_id) if upstream else None
+
 
 class Chat:
     """An answer under way. Owned by `open_chat`; ask it for events until there are none."""
 
     def __init__(
-        self, admission: Admission, meter: Meter, receive: trio.MemoryReceiveChannel[list[ChatEvent]], ledger: Ledger
+        self,
+        admission: Admission,
+        meter: Meter,
+        receive: trio.MemoryReceiveChannel[list[ChatEvent]],
+        ledger: Ledger,
+        pump: Pump,
     ) -> None:
         self.request_id = admission.hold.id
         self.answer_id = uuid4()
-        self.model = admission.route.model
+        self.model = admission.model
+        self._pump = pump
         self._admission = admission
         self._meter = meter
         self._receive = receive
@@ -156,91 +165,6 @@ class Chat:
 
     def _build_settlement(self) -> Settlement:
         hold, usage = self._admission.hold, self._meter.usage
-        charge = cost_usd(self._admission.route.model.price, usage)
-        return Settlement(hold.id, hold.user_id, self._meter.outcome, charge, usage, self._meter.is_provisional)
-
-
-async def pump(
-    transport: Transport, admission: Admission, meter: Meter, send: trio.MemorySendChannel[list[ChatEvent]]
-) -> None:
-    """From the provider to the channel, whose size is zero: a client that reads slowly slows the provider down."""
-    async with send:
-        failure: Failed | None = None
-        try:
-            with trio.fail_after(CALL_SECONDS):
-                await _pump_answer(transport, admission, meter, send)
-        except UpstreamError as error:
-            logger.warning("a provider failed", extra={"request_id": admission.hold.id, "reason": str(error)})
-            if meter.outcome != "completed":  # an answer that had its end is whole, whatever became of the connection
-                failure = failed_upstream(admission.route.provider.code, error)
-        except trio.TooSlowError:
-            failure = failed_here(admission.route.provider.code, "timeout_error", "the answer took too long")
-        except Exception:  # the edge of the task: the client gets an event, the log the traceback
-            logger.exception("a call failed in our own code", extra={"request_id": admission.hold.id})
-            failure = failed_here(admission.route.provider.code, "internal_error", "the answer could not be read")
-        if failure is not None:
-            meter.note_read([failure])
-            await send.send([failure])
-
-
-async def _pump_answer(
-    transport: Transport, admission: Admission, meter: Meter, send: trio.MemorySendChannel[list[ChatEvent]]
-) -> None:
-    provider, request_id = admission.route.provider, admission.hold.id
-    async with transport.open_exchange(_with_request_id(admission.upstream_request, request_id)) as exchange:
-        if exchange.status != 200:
-            failed = provider.read_refusal(exchange.status, exchange.headers, await _receive_refusal(exchange))
-            reason = {"status": exchange.status, "code": failed.code, "type": failed.provider_error_type}
-            logger.warning("a provider refused a call", extra={"request_id": request_id, **reason})
-            await _pass_on([failed], admission, meter, send)
-            return
-        meter.note_accepted()
-        reader = provider.open_reader(exchange.headers.get("content-type", ""))
-        while data := await exchange.receive_some():
-            if events := reader.feed(data):
-                await _pass_on(events, admission, meter, send)
-                if isinstance(events[-1], Failed):
-                    return
-            if reader.is_done:
-                await _receive_end(exchange)
-                break
-        if events := reader.finish():
-            await _pass_on(events, admission, meter, send)
-
-
-async def _receive_end(exchange: Exchange) -> None:
-    """The answer has said that it is over. Its last bytes, if they come at once, let the connection be used again."""
-    with trio.move_on_after(END_SECONDS):
-        await exchange.receive_some()
-
-
-async def _receive_refusal(exchange: Exchange) -> bytes:
-    """The body of a refusal; nothing if it is too long or broken off, for then the status says enough."""
-    try:
-        return await exchange.receive_all(MAX_REFUSAL_BYTES)
-    except UpstreamError:
-        return b""
-
-
-async def _pass_on(
-    events: list[ChatEvent], admission: Admission, meter: Meter, send: trio.MemorySendChannel[list[ChatEvent]]
-) -> None:
-    """Usage that cannot be stops here: neither the meter nor a client could make anything of it."""
-    if any(isinstance(event, Usage) for event in events):
-        events = [event for event in events if _can_be(event, admission)]
-    meter.note_read(events)
-    if events:
-        await send.send(events)
-
-
-def _can_be(event: ChatEvent, admission: Admission) -> bool:
-    if not isinstance(event, Usage) or is_chargeable(admission.route.model.price, event):
-        return True
-    logger.error("a provider reported usage that cannot be", extra={"request_id": admission.hold.id})
-    return False
-
-
-def _with_request_id(request: UpstreamRequest, request_id: UUID) -> UpstreamRequest:
-    """The provider's logs can be matched with ours."""
-    headers = (*request.headers, ("X-Request-ID", str(request_id)))
-    return UpstreamRequest(request.url, headers, request.body, request.method)
+        charge = cost_usd(self.model.price, usage)
+        provisional, answered_by = self._meter.is_provisional, self._pump.provider_code
+        return Settlement(hold.id, hold.user_id, self._meter.outcome, charge, usage, provisional, answered_by)

@@ -33,7 +33,10 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How one call ended, and what it costs. `provisional`: the tokens were counted here, not by the provider."""
+    """How one call ended, and what it costs. `provisional`: the tokens were counted here, not by the provider.
+
+    `provider_code` is who answered, which may be another than the hold's; empty where it is the hold's own.
+    """
 
     hold_id: UUID
     user_id: UUID
@@ -41,6 +44,7 @@ class Settlement:
     charge_usd: Decimal
     usage: Usage
     provisional: bool
+    provider_code: str = ""
 
 
 class Ledger(Protocol):
@@ -52,6 +56,13 @@ class Ledger(Protocol):
 
     async def settle(self, settlement: Settlement) -> bool:
         """Charge and release. False if the hold was settled before, and then nothing has changed."""
+        ...
+
+
+    async def note_upstream(self, hold_id: UUID, provider_code: str, upstream_id: str) -> None:
+        """The answer is being made in the background, under this id of the provider's: whoever settles an orphaned
+        hold calls it off.
+        """
         ...
 
 

@@ -1,16 +1,19 @@
 """Usage to money, in exact decimals. The hold uses the very function that charges.
 
-Prices are US dollars per million tokens. The formula and its guards are the published ones of the product's catalogue.
+Prices are US dollars per million tokens, and per thousand searches. The formula and its guards are the published ones
+of the product's catalogue.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from decimal import ROUND_HALF_EVEN, ROUND_UP, Decimal
+from operator import attrgetter
+from typing import Literal
 
 import msgspec
 
-from proxy.chat import Usage
-from proxy.errors import ModelNotPriced, UsageOutOfBounds
+from proxy.chat import Audio, ChatRequest, Usage
+from proxy.errors import ModelNotPriced, RequestNotSupported, UsageOutOfBounds
 
 MILLION = Decimal(1_000_000)
 SIX_PLACES = Decimal("0.000001")
@@ -19,15 +22,35 @@ MAX_RATE = Decimal(1000)
 MAX_TOKENS = 1_000_000_000
 MAX_COST_USD = Decimal(1000)
 
+Extra = Literal["cache_write_1h_tokens", "input_audio_tokens", "output_audio_tokens", "output_image_tokens"]
+"""Buckets of Usage that a call fills only if its request asks for it, so that others need not hold for them."""
+
+_read_buckets = attrgetter(*(field.name for field in fields(Usage)))
+_PROMPT_BUCKETS = ("input_tokens", "cache_read_tokens", "cache_write_tokens")
+_EXTRA_PROMPT_BUCKETS: tuple[Extra, ...] = ("cache_write_1h_tokens", "input_audio_tokens")
+_EXTRA_OUTPUT_BUCKETS: tuple[Extra, ...] = ("output_audio_tokens", "output_image_tokens")
+
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """US dollars per million tokens, complete: every bucket has its rate."""
+    """US dollars per million tokens. None where a model has no rate of its own: the bucket costs what the more general
+    one does.
+    """
 
     input: Decimal
     output: Decimal
+    """Reasoning costs the same."""
     cache_read: Decimal
+    """Also of sound: no provider says which of the cached tokens were sound."""
     cache_write: Decimal
+    cache_write_1h: Decimal | None = None
+    """None: as cache_write."""
+    audio_input: Decimal | None = None
+    """None: as input."""
+    audio_output: Decimal | None = None
+    """None: as output, and such a model is not asked for sound."""
+    image_output: Decimal | None = None
+    """None: as output, and such a model is not asked for images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +60,8 @@ class Price:
     base: Rates
     long_context_threshold: int | None = None
     long_context: Rates | None = None
+    web_search_per_thousand: Decimal | None = None
+    """None: searches cost nothing, and such a model is not asked to search."""
 
     def rates_for(self, prompt_tokens: int) -> Rates:
         if self.long_context is None or self.long_context_threshold is None:
@@ -47,30 +72,28 @@ class Price:
 def read_price(pricing_info: Mapping[str, object]) -> Price:
     """The catalogue's `pricing_info`, whose numbers may be JSON numbers or strings.
 
-    Raises ModelNotPriced if the input or the output rate is missing or out of bounds: such a model can't be charged.
+    Raises ModelNotPriced if the input or the output rate is missing or out of bounds: such a model can't be charged. A
+    rate that is missing elsewhere is that of the more general bucket; `cache_write_1h_per_million` is that of
+    `cache_write_per_million`, though Anthropic, the one provider that has it, asks for 1.6 times as much: say it.
+    `cached_audio_input_per_million` and storage by the hour are not read: usage has no bucket for them.
     """
     rate = {name: found for name in pricing_info if (found := _read_rate(pricing_info[name])) is not None}
     input_rate = _first(rate, "input_per_million", "prompt_per_million")
     output_rate = _first(rate, "output_per_million", "completion_per_million")
     if input_rate is None or output_rate is None:
         raise ModelNotPriced("the model has no usable input and output price")
-    cache_write = _first(rate, "cache_write_per_million")
     cache_read = _first(rate, "cache_read_per_million", "cached_input_per_million")
-    base = Rates(input_rate, output_rate, _or(cache_read, input_rate), _or(cache_write, input_rate))
+    base = _build_rates(rate, input_rate, output_rate, cache_read)
+    searches = rate.get("web_search_per_thousand")
     threshold = _read_number(pricing_info.get("long_context_threshold"))
     if threshold is None:
-        return Price(base)
-    long_input = _or(_first(rate, "long_context_input_per_million"), input_rate)
+        return Price(base, web_search_per_thousand=searches)
     long_cache_read = _first(
         rate, "long_context_cached_input_per_million", "cached_input_per_million", "cache_read_per_million"
     )
-    long_context = Rates(
-        long_input,
-        _or(_first(rate, "long_context_output_per_million"), output_rate),
-        _or(long_cache_read, long_input),
-        _or(cache_write, long_input),
-    )
-    return Price(base, int(threshold), long_context)
+    long_input = _or(rate.get("long_context_input_per_million"), input_rate)
+    long_output = _or(rate.get("long_context_output_per_million"), output_rate)
+    return Price(base, int(threshold), _build_rates(rate, long_input, long_output, long_cache_read), searches)
 
 
 def encode_price(price: Price) -> str:
@@ -79,6 +102,7 @@ def encode_price(price: Price) -> str:
 
 
 def decode_price(text: str) -> Price:
+    """Also of a hold from before there were rates for sound, images, searches and the longer cache."""
     return msgspec.json.decode(text, type=Price)
 
 
@@ -87,15 +111,24 @@ def cost_usd(price: Price, usage: Usage) -> Decimal:
     return _exact_cost(price, usage).quantize(SIX_PLACES, rounding=ROUND_HALF_EVEN)
 
 
-def worst_cost_usd(price: Price, prompt_tokens: int, max_output_tokens: int) -> Decimal:
-    """What a call can cost at most, rounded up: every prompt token at the dearest input rate, every output token
-    used. Base rates count for a long prompt too: the provider may count fewer tokens than we do.
+def worst_cost_usd(
+    price: Price,
+    prompt_tokens: int,
+    max_output_tokens: int,
+    max_searches: int = 0,
+    extras: frozenset[Extra] = frozenset(),
+) -> Decimal:
+    """What a call can cost at most, rounded up: every prompt token in the dearest bucket, every output token used.
+
+    `extras` and `max_searches` are what `find_extras` and `count_searches` say of it. Base rates count for a
+    long prompt too: the provider may count fewer tokens than we do.
     """
-    possible = {price.base, price.rates_for(prompt_tokens)}
-    dearest_input = max(max(rates.input, rates.cache_write, rates.cache_read) for rates in possible)
-    dearest_output = max(rates.output for rates in possible)
-    worst = (prompt_tokens * dearest_input + max_output_tokens * dearest_output) / MILLION
-    return worst.quantize(SIX_PLACES, rounding=ROUND_UP)
+    worst = max(
+        max(_token_cost(rates, usage) for usage in _possible_prompts(prompt_tokens, extras))
+        + max(_token_cost(rates, usage) for usage in _possible_outputs(max_output_tokens, extras))
+        for rates in {price.base, price.rates_for(prompt_tokens)}
+    )
+    return (worst + _search_cost(price, max_searches)).quantize(SIX_PLACES, rounding=ROUND_UP)
 
 
 def is_chargeable(price: Price, usage: Usage) -> bool:
@@ -107,26 +140,102 @@ def is_chargeable(price: Price, usage: Usage) -> bool:
     return True
 
 
+def check_priced(price: Price, request: ChatRequest) -> None:
+    """Raises RequestNotSupported, naming the field, for what the model could do and we could not charge: searches, and
+    sound or images of a model without a rate of their own. Tools of the provider's own are its file's to refuse.
+    """
+    extras = find_extras(request)
+    unpriced = {
+        "web_search": request.web_search is not None and price.web_search_per_thousand is None,
+        "audio_output": "output_audio_tokens" in extras and price.base.audio_output is None,
+        "image_output": "output_image_tokens" in extras and price.base.image_output is None,
+    }
+    for field, is_unpriced in unpriced.items():
+        if is_unpriced:
+            raise RequestNotSupported(f"{field}: this model has no price for it here; leave it out")
+
+
+def find_extras(request: ChatRequest) -> frozenset[Extra]:
+    """The dearer buckets that the answer to this request may fill."""
+    parts = [part for message in request.messages for part in message.parts]
+    marked = (request, *request.tools, *parts)
+    asked: dict[Extra, bool] = {
+        "cache_write_1h_tokens": any(_is_cached_for_an_hour(thing) for thing in marked),
+        "input_audio_tokens": any(isinstance(part, Audio) for part in parts),
+        "output_audio_tokens": "audio" in request.modalities or request.audio_output is not None,
+        "output_image_tokens": "image" in request.modalities,
+    }
+    return frozenset(extra for extra, is_asked in asked.items() if is_asked)
+
+
+def count_searches(request: ChatRequest, capabilities: Mapping[str, object]) -> int:
+    """How many searches to hold for: what the request bounds them to, else what the model does unasked (the capability
+    `searches_unasked`). Where a provider cannot be told a bound there may be more; they are charged.
+    """
+    if request.web_search is not None:
+        return request.web_search.max_searches
+    unasked = capabilities.get("searches_unasked")
+    return unasked if isinstance(unasked, int) else 0
+
+
 def _exact_cost(price: Price, usage: Usage) -> Decimal:
-    buckets = (
-        usage.input_tokens,
-        usage.cache_read_tokens,
-        usage.cache_write_tokens,
-        usage.output_tokens,
-        usage.reasoning_tokens,
-    )
-    if min(buckets) < 0 or usage.prompt_tokens > MAX_TOKENS or usage.completion_tokens > MAX_TOKENS:
+    if min(_read_buckets(usage)) < 0 or max(usage.prompt_tokens, usage.completion_tokens, usage.searches) > MAX_TOKENS:
         raise UsageOutOfBounds("a provider reported a number of tokens that cannot be")
-    rates = price.rates_for(usage.prompt_tokens)
-    cost = (
-        usage.input_tokens * rates.input
-        + usage.cache_read_tokens * rates.cache_read
-        + usage.cache_write_tokens * rates.cache_write
-        + usage.completion_tokens * rates.output
-    ) / MILLION
+    cost = _token_cost(price.rates_for(usage.prompt_tokens), usage) + _search_cost(price, usage.searches)
     if cost > MAX_COST_USD:
         raise UsageOutOfBounds(f"one call for more than {MAX_COST_USD} US dollars")
     return cost
+
+
+def _token_cost(rates: Rates, usage: Usage) -> Decimal:
+    prompt = (
+        usage.input_tokens * rates.input
+        + usage.cache_read_tokens * rates.cache_read
+        + usage.cache_write_tokens * rates.cache_write
+        + usage.cache_write_1h_tokens * _or(rates.cache_write_1h, rates.cache_write)
+        + usage.input_audio_tokens * _or(rates.audio_input, rates.input)
+    )
+    completion = (
+        (usage.output_tokens + usage.reasoning_tokens) * rates.output
+        + usage.output_audio_tokens * _or(rates.audio_output, rates.output)
+        + usage.output_image_tokens * _or(rates.image_output, rates.output)
+    )
+    return (prompt + completion) / MILLION
+
+
+def _search_cost(price: Price, searches: int) -> Decimal:
+    return searches * _or(price.web_search_per_thousand, Decimal(0)) / 1000
+
+
+def _possible_prompts(tokens: int, extras: frozenset[Extra]) -> Iterator[Usage]:
+    """All in one bucket: as the cost is linear, the dearest mixture is one of these."""
+    for bucket in (*_PROMPT_BUCKETS, *(extra for extra in _EXTRA_PROMPT_BUCKETS if extra in extras)):
+        yield Usage(**{bucket: tokens})
+
+
+def _possible_outputs(tokens: int, extras: frozenset[Extra]) -> Iterator[Usage]:
+    for bucket in ("output_tokens", *(extra for extra in _EXTRA_OUTPUT_BUCKETS if extra in extras)):
+        yield Usage(**{bucket: tokens})
+
+
+def _is_cached_for_an_hour(thing: object) -> bool:
+    """https://platform.claude.com/docs/en/build-with-claude/prompt-caching: `{"type": "ephemeral", "ttl": "1h"}`."""
+    return (getattr(thing, "cache_control", None) or {}).get("ttl") == "1h"
+
+
+def _build_rates(
+    rate: Mapping[str, Decimal], input_rate: Decimal, output_rate: Decimal, cache_read: Decimal | None
+) -> Rates:
+    return Rates(
+        input_rate,
+        output_rate,
+        _or(cache_read, input_rate),
+        _or(rate.get("cache_write_per_million"), input_rate),
+        rate.get("cache_write_1h_per_million"),
+        rate.get("audio_input_per_million"),
+        rate.get("audio_output_per_million"),
+        rate.get("image_output_per_million"),
+    )
 
 
 def _read_rate(value: object) -> Decimal | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from proxy import providers
-from proxy.chat import ChatEvent, ChatRequest, Failed
+from proxy.chat import ChatEvent, ChatRequest, Failed, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +22,16 @@ class UpstreamRequest:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where one call goes. Comes from settings and the catalogue, never from a request."""
+    """Where one call goes. Comes from settings and the catalogue, never from a request.
+
+    `capabilities` are the catalogue's for the model: `reasoning` (thinks before it answers), `api` (which of its
+    provider's endpoints it needs), and what else a provider's file says that it reads.
+    """
 
     base_url: str
     api_key: str = field(repr=False)
     provider_model: str
+    capabilities: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,44 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class BackgroundState:
+    """What a provider says of an answer that it makes in the background."""
+
+    id: str
+    is_over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """How an answer is fetched that takes many minutes: it is asked for once, then looked up until it is over.
+
+    `read_state` takes the body of a creation or of a lookup, None if it is none; `read_usage` that of any of them. The
+    others take the id.
+    """
+
+    read_state: Callable[[bytes], BackgroundState | None]
+    read_usage: Callable[[bytes], Usage | None]
+    build_lookup: Callable[[str], UpstreamRequest]
+    build_cancel: Callable[[str], UpstreamRequest]
+    build_delete: Callable[[str], UpstreamRequest]
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderCall:
+    """A request translated completely, and how its answer is read. Made anew for every call; without I/O.
+
+    `open_reader` takes the answer's media type: an event stream, or a whole JSON answer. `read_refusal` says what an
+    answer with an error status means: status, headers in lower case, body.
+    """
+
+    request: UpstreamRequest
+    open_reader: Callable[[str], Reader]
+    read_refusal: Callable[[int, Mapping[str, str], bytes], Failed]
+    background: Background | None = None
+    """Where it is there, the answer to `request` is not the answer yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
     """A provider's facts and its dialect, without I/O."""
 
@@ -67,19 +110,27 @@ class Provider:
     name: str
     default_base_url: str
     media: MediaLimits
-    build_request: Callable[[ChatRequest, Target], UpstreamRequest]
-    """The request is translated completely; raises RequestNotSupported, naming the field, for what it cannot carry."""
-    open_reader: Callable[[str], Reader]
-    """Takes the answer's media type: an event stream, or a whole JSON answer."""
-    read_refusal: Callable[[int, Mapping[str, str], bytes], Failed]
-    """What an answer with an error status means: status, headers in lower case, body."""
+    build_call: Callable[[ChatRequest, Target], ProviderCall]
+    """Raises RequestNotSupported, naming the field, for what this provider cannot do."""
     needs_key: bool = True
+    build_background: Callable[[Target], Background] | None = None
+    """Where the provider makes answers in the background: how one is found again whose call is lost."""
 
 
-def setting_names(code: str) -> tuple[str, str]:
-    """The environment's names for a provider's base URL and key: `OPENAI_BASE_URL`, `OPENAI_API_KEY`."""
+@dataclass(frozen=True, slots=True)
+class SettingNames:
+    """The environment's names for a provider's base URL and keys: `OPENAI_BASE_URL`, `OPENAI_API_KEY`, and
+    `OPENAI_API_KEYS` for several with commas between them.
+    """
+
+    base_url: str
+    api_key: str
+    api_keys: str
+
+
+def setting_names(code: str) -> SettingNames:
     prefix = code.upper().replace("-", "_")
-    return f"{prefix}_BASE_URL", f"{prefix}_API_KEY"
+    return SettingNames(f"{prefix}_BASE_URL", f"{prefix}_API_KEY", f"{prefix}_API_KEYS")
 
 
 def load_providers() -> Mapping[str, Provider]:

@@ -10,17 +10,20 @@ from quart_trio import QuartTrio
 
 from proxy.gateway import Gateway
 from proxy.provider import load_providers
+from proxy.pump import Patience, Reach
 from proxy.sandbox import SandboxTransport
 from proxy.transport import Deadlines, Transport, open_transport
 from server import hypercorn_fixes
 from server.app import create_app
 from server.auth.callers import Callers
+from server.breakers import SharedBreakers
 from server.catalogue import Catalogue
 from server.config import Config, ConfigInvalid, read_config
 from server.leases import Leases
 from server.logs import set_up_logs
 from server.services import Services
 from storage.accounts import Accounts
+from storage.breakers import BreakerTable
 from storage.credits import Credits
 from storage.errors import StorageError
 from storage.journal import open_journal
@@ -91,6 +94,9 @@ async def open_services(config: Config) -> AsyncIterator[tuple[Services, list[Lo
         with open_journal(config.journal_folder) as journal:
             credits_ = Credits(database, config.hold_lease_seconds)
             transport: Transport = network if config.is_production else SandboxTransport(network)
+            patience = Patience(config.first_token_seconds, config.total_seconds, config.retry_seconds)
+            breakers = SharedBreakers(BreakerTable(redis))
+            reach = Reach(transport, breakers, patience)
             secrets = [config.jwt_secret, *([config.jwt_previous_secret] if config.jwt_previous_secret else [])]
             services = Services(
                 config=config,
@@ -98,10 +104,11 @@ async def open_services(config: Config) -> AsyncIterator[tuple[Services, list[Lo
                 redis=redis,
                 callers=Callers(Tokens(redis, Accounts(database)), secrets),
                 catalogue=catalogue,
-                gateway=Gateway(lambda: catalogue.models, config.upstreams, transport, credits_, journal),
+                gateway=Gateway(lambda: catalogue.models, config.upstreams, reach, credits_, journal),
             )
-            leases = Leases(credits_, journal, config.journal_folder)
-            yield services, [catalogue.keep_fresh, leases.keep_renewing, leases.keep_sweeping, network.watch_silence]
+            leases = Leases(credits_, journal, config.journal_folder, services.gateway.call_off)
+            loops: list[Loop] = [catalogue.keep_fresh, breakers.keep_fresh, network.watch_silence]
+            yield services, [*loops, leases.keep_renewing, leases.keep_sweeping]
 
 
 def load_application(environment: Mapping[str, str]) -> Application:

@@ -57,6 +57,7 @@ def build_models(rows: Iterable[ModelRow]) -> dict[str, Model]:
             price=price,
             sees_images=sees_images(row.capabilities),
             provider_models=row.provider_models,
+            capabilities=row.capabilities,
         )
     return models
 

@@ -44,7 +44,10 @@ class Config:
     hold_lease_seconds: int
     connect_seconds: float
     first_byte_seconds: float
+    first_token_seconds: float
     idle_seconds: float
+    total_seconds: float
+    retry_seconds: float
     journal_folder: Path
     log_level: str
     upstreams: Mapping[str, Upstream] = field(repr=False)
@@ -73,7 +76,10 @@ def read_config(environment: Mapping[str, str], providers: Mapping[str, Provider
         hold_lease_seconds=settings.read("HOLD_LEASE_SECONDS", 60, _read_count),
         connect_seconds=settings.read("PROVIDER_CONNECT_SECONDS", 15.0, _read_positive),
         first_byte_seconds=settings.read("PROVIDER_FIRST_BYTE_SECONDS", 600.0, _read_positive),
+        first_token_seconds=settings.read("PROVIDER_FIRST_TOKEN_SECONDS", 600.0, _read_positive),
         idle_seconds=settings.read("PROVIDER_IDLE_SECONDS", 300.0, _read_positive),
+        total_seconds=settings.read("PROVIDER_TOTAL_SECONDS", 1740.0, _read_positive),
+        retry_seconds=settings.read("PROVIDER_RETRY_SECONDS", 10.0, _read_positive),
         journal_folder=settings.read("JOURNAL_FOLDER", _default_journal_folder(environment), Path),
         log_level=settings.read("LOG_LEVEL", "INFO", _read_log_level),
         upstreams=_read_upstreams(settings, providers, name == "production"),
@@ -113,14 +119,17 @@ def _read_upstreams(
 ) -> Mapping[str, Upstream]:
     """A provider that needs no key is a stand-in, and stand-ins exist in development only."""
     upstreams = {}
+    none: tuple[str, ...] = ()
     for code, provider in providers.items():
         if not provider.needs_key and is_production:
             continue
-        url_name, key_name = setting_names(code)
-        base_url = settings.read(url_name, provider.default_base_url, _read_base_url)
+        names = setting_names(code)
+        base_url = settings.read(names.base_url, provider.default_base_url, _read_base_url)
         if is_production and base_url.startswith("http://") and not _is_loopback(base_url):
-            settings.problems.append(f"{url_name} is wrong: keys and prompts may leave this machine over https only")
-        upstreams[code] = Upstream(provider, base_url, settings.read(key_name, None, str))
+            problem = f"{names.base_url} is wrong: keys and prompts may leave this machine over https only"
+            settings.problems.append(problem)
+        keys = [key for name in (names.api_key, names.api_keys) for key in settings.read(name, none, _read_keys)]
+        upstreams[code] = Upstream(provider, base_url, tuple(dict.fromkeys(keys)))
     return upstreams
 
 
@@ -154,6 +163,11 @@ def _read_base_url(text: str) -> str:
     if url.scheme not in {"http", "https"} or not url.hostname or "@" in url.netloc or url.query or url.fragment:
         raise ValueError("it must be a URL like https://api.example.com/v1, without user, query or fragment")
     return text.rstrip("/")
+
+
+def _read_keys(text: str) -> tuple[str, ...]:
+    """Blanks are dropped."""
+    return tuple(key for key in (piece.strip() for piece in text.split(",")) if key)
 
 
 def _read_positive(text: str) -> float:

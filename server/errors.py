@@ -142,16 +142,21 @@ def envelope(problem: Problem) -> dict[str, object]:
 
 def error_details(failed: Failed) -> dict[str, object]:
     """The object that clients decode from the stream's `error_details` event, camelCase and complete."""
+    provider_error: dict[str, object] = {
+        "provider": failed.provider,
+        "statusCode": failed.status,
+        "errorType": failed.provider_error_type or failed.code,
+        "details": failed.message,
+    }
+    limits = {"requestedTokens": failed.requested_tokens, "modelLimit": failed.model_limit}
+    context = {name: tokens for name, tokens in limits.items() if tokens is not None}
+    if context:
+        provider_error["context"] = context
     return {
         "code": failed.code,
         "message": failed.message,
-        "fallbackAttempted": False,
-        "providerError": {
-            "provider": failed.provider,
-            "statusCode": failed.status,
-            "errorType": failed.provider_error_type or failed.code,
-            "details": failed.message,
-        },
+        "fallbackAttempted": failed.fallback_attempted,
+        "providerError": provider_error,
     }
 
 

@@ -6,13 +6,14 @@ renews.
 """
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import trio
 
 from proxy.chat import Usage
-from proxy.errors import UsageOutOfBounds
+from proxy.errors import UpstreamError, UsageOutOfBounds
 from proxy.ledger import Settlement
 from proxy.pricing import cost_usd, decode_price
 from storage.credits import Credits, ExpiredHold
@@ -20,15 +21,21 @@ from storage.errors import StorageError
 from storage.journal import Journal, Progress, find_journals, read_orphan
 
 RENEWALS_PER_LEASE = 4
+CALL_OFF_SECONDS = 20
+
+CallOff = Callable[[str, str], Awaitable[Usage | None]]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Leases:
+    """`call_off` ends an answer that a provider makes in the background: its code and the provider's id for it."""
+
     credits: Credits
     journal: Journal
     folder: Path
+    call_off: CallOff
 
     async def keep_renewing(self) -> None:
         """Never returns. One statement a round for all calls of this process."""
@@ -65,10 +72,24 @@ class Leases:
         settled = 0
         while expired := await self.credits.find_expired():
             for hold in expired:
-                settled += await self.credits.settle_expired(build_settlement(hold))
+                settled += await self.credits.settle_expired(build_settlement(hold, await self._end_upstream(hold)))
         if settled:
             logger.warning("calls were settled whose process is gone", extra={"calls": settled})
         return settled
+
+    async def _end_upstream(self, hold: ExpiredHold) -> Usage | None:
+        """What an answer in the background has used that goes on although its call is lost. It is called off first: if
+        that fails the hold is settled all the same, from what is known.
+        """
+        if hold.upstream_provider is None or hold.upstream_id is None:
+            return None
+        try:
+            with trio.fail_after(CALL_OFF_SECONDS):
+                return await self.call_off(hold.upstream_provider, hold.upstream_id)
+        except (UpstreamError, trio.TooSlowError):
+            extra = {"request_id": hold.id, "provider": hold.upstream_provider, "upstream_id": hold.upstream_id}
+            logger.warning("an answer in the background could not be called off", exc_info=True, extra=extra)
+            return None
 
     async def _expire_journal(self, path: Path) -> None:
         with read_orphan(path) as progress:
@@ -85,18 +106,13 @@ class Leases:
             await self.credits.settle(build_settlement(replace(hold, progress=known[hold.id])))
 
 
-def build_settlement(hold: ExpiredHold) -> Settlement:
-    """The charge for what is known: the provider's usage if it had come, else what was counted; nothing if nothing
-    ran.
+def build_settlement(hold: ExpiredHold, reported: Usage | None = None) -> Settlement:
+    """The charge for what is known: the provider's usage if it had come, or was `reported` since, else what was
+    counted; nothing if nothing ran. Who answered is not known: the usage row says who was to.
     """
     progress = hold.progress
-    usage = Usage(
-        progress.input_tokens,
-        progress.cache_read_tokens,
-        progress.cache_write_tokens,
-        progress.output_tokens,
-        progress.reasoning_tokens,
-    )
+    usage = reported or Usage(**{field.name: getattr(progress, field.name) for field in fields(Usage)})
+    is_reported = progress.reported or reported is not None
     price = decode_price(hold.price)
     try:
         charge = cost_usd(price, usage)
@@ -104,4 +120,4 @@ def build_settlement(hold: ExpiredHold) -> Settlement:
         logger.exception("a hold expired with usage that cannot be", extra={"request_id": hold.id})
         usage = Usage()
         charge = cost_usd(price, usage)
-    return Settlement(hold.id, hold.user_id, "cancelled", charge, usage, provisional=not progress.reported)
+    return Settlement(hold.id, hold.user_id, "cancelled", charge, usage, provisional=not is_reported)

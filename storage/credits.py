@@ -65,6 +65,8 @@ class Settlement(Protocol):
     def usage(self) -> Usage: ...
     @property
     def provisional(self) -> bool: ...
+    @property
+    def provider_code(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,9 @@ class ExpiredHold:
     user_id: UUID
     price: str
     progress: Progress
+    upstream_provider: str | None = None
+    upstream_id: str | None = None
+    """Of an answer that its provider makes in the background."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,11 @@ class Credits:
         """The same for a hold whose owner is gone, provided that it is held and expired still."""
         return await self._settle(settlement, "expired", ["held"])
 
+    async def note_upstream(self, hold_id: UUID, provider_code: str, upstream_id: str) -> None:
+        """Remember under which id a provider makes the answer in the background. Safe to repeat."""
+        parameters = {"id": hold_id, "provider": provider_code, "upstream_id": upstream_id}
+        await self.database.as_operator("note an answer in the background").fetch(_NOTE_UPSTREAM, parameters)
+
     async def renew(self, progress: Sequence[Progress]) -> None:
         """Extend the lease of running calls and record how far they have come. One statement for all of a process."""
         ids = [one.hold_id for one in progress]
@@ -150,7 +160,10 @@ class Credits:
     async def find_expired(self, limit: int = 500) -> list[ExpiredHold]:
         """Holds whose owner is gone, longest expired first."""
         rows = await self.database.as_operator("find expired holds").fetch(_FIND_EXPIRED, [limit])
-        return [ExpiredHold(id_, user_id, price, Progress.from_json(id_, state)) for id_, user_id, price, state in rows]
+        return [
+            ExpiredHold(id_, user_id, price, Progress.from_json(id_, state), *upstream)
+            for id_, user_id, price, state, *upstream in rows
+        ]
 
     async def find_settled_as_expired(self, ids: Sequence[UUID]) -> list[ExpiredHold]:
         """Those of the holds that were settled for an owner that had not renewed them; `settle` corrects them."""
@@ -177,11 +190,17 @@ class Credits:
             "outcome": settlement.outcome,
             "charge": settlement.charge_usd,
             "provisional": settlement.provisional,
+            "provider_code": settlement.provider_code,
             "input": usage.input_tokens,
             "cache_read": usage.cache_read_tokens,
             "cache_write": usage.cache_write_tokens,
             "output": usage.output_tokens,
             "reasoning": usage.reasoning_tokens,
+            "cache_write_1h": usage.cache_write_1h_tokens,
+            "input_audio": usage.input_audio_tokens,
+            "output_audio": usage.output_audio_tokens,
+            "output_image": usage.output_image_tokens,
+            "searches": usage.searches,
         }
         rows = await self.database.as_operator("settle a call").fetch(_SETTLE, parameters)
         return bool(rows)
@@ -224,14 +243,19 @@ _SETTLE: LiteralString = """
         FROM hold WHERE credit_balances.user_id = hold.user_id AND hold.state = 'held'
     )
     INSERT INTO usage (request_id, user_id, model_id, provider_code, task_type, outcome, provisional, input_tokens,
-                       cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_usd, started_at)
-    SELECT id, user_id, model_id, provider_code, task_type, %(outcome)s, %(provisional)s, %(input)s,
-           %(cache_read)s, %(cache_write)s, %(output)s, %(reasoning)s, %(charge)s, created_at
+                       cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cache_write_1h_tokens,
+                       input_audio_tokens, output_audio_tokens, output_image_tokens, searches, cost_usd, started_at)
+    SELECT id, user_id, model_id, coalesce(nullif(%(provider_code)s, ''), provider_code), task_type, %(outcome)s,
+           %(provisional)s, %(input)s, %(cache_read)s, %(cache_write)s, %(output)s, %(reasoning)s, %(cache_write_1h)s,
+           %(input_audio)s, %(output_audio)s, %(output_image)s, %(searches)s, %(charge)s, created_at
     FROM hold
     ON CONFLICT (request_id) DO UPDATE SET
-        outcome = excluded.outcome, provisional = excluded.provisional, input_tokens = excluded.input_tokens,
-        cache_read_tokens = excluded.cache_read_tokens, cache_write_tokens = excluded.cache_write_tokens,
-        output_tokens = excluded.output_tokens, reasoning_tokens = excluded.reasoning_tokens,
+        provider_code = excluded.provider_code, outcome = excluded.outcome, provisional = excluded.provisional,
+        input_tokens = excluded.input_tokens, cache_read_tokens = excluded.cache_read_tokens,
+        cache_write_tokens = excluded.cache_write_tokens, output_tokens = excluded.output_tokens,
+        reasoning_tokens = excluded.reasoning_tokens, cache_write_1h_tokens = excluded.cache_write_1h_tokens,
+        input_audio_tokens = excluded.input_audio_tokens, output_audio_tokens = excluded.output_audio_tokens,
+        output_image_tokens = excluded.output_image_tokens, searches = excluded.searches,
         cost_usd = excluded.cost_usd, ended_at = excluded.ended_at
     RETURNING request_id
 """
@@ -243,8 +267,12 @@ _RENEW: LiteralString = """
 """
 
 _FIND_EXPIRED: LiteralString = """
-    SELECT id, user_id, price::text, progress FROM holds
+    SELECT id, user_id, price::text, progress, upstream_provider, upstream_id FROM holds
     WHERE state = 'held' AND expires_at < now() ORDER BY expires_at LIMIT %s
+"""
+
+_NOTE_UPSTREAM: LiteralString = """
+    UPDATE holds SET upstream_provider = %(provider)s, upstream_id = %(upstream_id)s WHERE id = %(id)s
 """
 
 _FIND_SETTLED_AS_EXPIRED: LiteralString = """

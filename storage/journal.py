@@ -1,8 +1,7 @@
 """The journal of running calls: what each has used so far, in a memory-mapped file that outlives `kill -9`.
 
-Writing a slot is a store into memory, cheap enough to do for every batch of a stream; the kernel keeps the page
-whatever
-happens to the process. The next process on this machine finds the file, sees by its free lock that the owner is dead,
+Writing a slot is a store into memory, cheap enough to do for every batch of a stream; the kernel keeps the page, come
+what may to the process. The next process on this machine finds the file, sees by its free lock that the owner is dead,
 and settles the calls in it exactly. If the machine is lost too, what was renewed into PostgreSQL last is what remains.
 """
 
@@ -12,19 +11,25 @@ import os
 import secrets
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 from uuid import UUID
 
 from storage.errors import StorageError
 
-_SLOT = struct.Struct("<16s??6xQQQQQ")
+_SLOT = struct.Struct("<16s??6x10Q")
 _EMPTY = bytes(_SLOT.size)
 _SLOTS = 32_768
-"""Two mebibytes of sparse file; more running calls than one process can carry."""
+"""Three mebibytes of sparse file; more running calls than one process can carry."""
+_SUFFIX = ".journal-2"
+_LAYOUTS: Mapping[str, struct.Struct] = {_SUFFIX: _SLOT, ".journal": struct.Struct("<16s??6x5Q")}
+"""A file's name says how its slots are laid out, so that code of another age misreads nothing: the calls of an older
+process are settled from what it knew, and a newer one's file is left to the leases.
+"""
 
 
 class JournalUnusable(StorageError):
@@ -32,7 +37,7 @@ class JournalUnusable(StorageError):
 
 
 class Usage(Protocol):
-    """Tokens in buckets that do not overlap."""
+    """Tokens in buckets that do not overlap, and searches."""
 
     @property
     def input_tokens(self) -> int: ...
@@ -44,11 +49,24 @@ class Usage(Protocol):
     def output_tokens(self) -> int: ...
     @property
     def reasoning_tokens(self) -> int: ...
+    @property
+    def cache_write_1h_tokens(self) -> int: ...
+    @property
+    def input_audio_tokens(self) -> int: ...
+    @property
+    def output_audio_tokens(self) -> int: ...
+    @property
+    def output_image_tokens(self) -> int: ...
+    @property
+    def searches(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a call is known to have used. `reported`: by the provider, not by our count."""
+    """What a call is known to have used. `reported`: by the provider, not by our count.
+
+    The order of its members is that of a slot, and older layouts have the first ones.
+    """
 
     hold_id: UUID
     accepted: bool = False
@@ -58,6 +76,11 @@ class Progress:
     cache_write_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    input_audio_tokens: int = 0
+    output_audio_tokens: int = 0
+    output_image_tokens: int = 0
+    searches: int = 0
 
     def as_json(self) -> str:
         pairs = ", ".join(f'"{name}": {int(getattr(self, name))}' for name in _FIELDS)
@@ -69,15 +92,8 @@ class Progress:
         return cls(hold_id, bool(numbers[0]), bool(numbers[1]), *numbers[2:])
 
 
-_FIELDS = (
-    "accepted",
-    "reported",
-    "input_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "output_tokens",
-    "reasoning_tokens",
-)
+_FIELDS = tuple(field.name for field in fields(Progress))[1:]
+_read_buckets = attrgetter(*_FIELDS[2:])
 
 
 class Slot:
@@ -91,18 +107,8 @@ class Slot:
     def note(self, accepted: bool, reported: bool, usage: Usage) -> None:
         if self._number is None:
             return
-        _SLOT.pack_into(
-            self._journal.memory,
-            self._number * _SLOT.size,
-            self._hold_id,
-            accepted,
-            reported,
-            usage.input_tokens,
-            usage.cache_read_tokens,
-            usage.cache_write_tokens,
-            usage.output_tokens,
-            usage.reasoning_tokens,
-        )
+        start = self._number * _SLOT.size
+        _SLOT.pack_into(self._journal.memory, start, self._hold_id, accepted, reported, *_read_buckets(usage))
 
     def leave(self) -> None:
         """The call has ended and could not be settled. What is noted stays until it has been handed to the sweep."""
@@ -142,7 +148,7 @@ class Journal:
         """What every running call has used by now."""
         left = {one.hold_id for one in self.left_behind()}
         taken = _SLOTS - len(self._free)
-        return [one for one in _read_slots(self.memory, taken) if one.hold_id not in left] if taken else []
+        return [one for one in _read_slots(self.memory, taken, _SLOT) if one.hold_id not in left] if taken else []
 
     def left_behind(self) -> list[Progress]:
         """The calls that ended and could not be settled."""
@@ -161,7 +167,7 @@ class Journal:
 def open_journal(folder: Path) -> Iterator[Journal]:
     """This process's journal, in `folder`, which is made if need be, for our user alone. Raises JournalUnusable."""
     name = f"{os.getpid()}-{secrets.token_hex(4)}"
-    unfinished, path = folder / f"{name}.new", folder / f"{name}.journal"
+    unfinished, path = folder / f"{name}.new", folder / f"{name}{_SUFFIX}"
     with _open_unfinished(unfinished) as file:
         file.truncate(_SLOTS * _SLOT.size)
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -184,7 +190,7 @@ def _open_unfinished(path: Path) -> BinaryIO:
 
 def find_journals(folder: Path) -> list[Path]:
     """All journals in the folder, those of living processes too."""
-    return sorted(folder.glob("*.journal"))
+    return sorted(path for suffix in _LAYOUTS for path in folder.glob(f"*{suffix}"))
 
 
 @contextmanager
@@ -202,15 +208,15 @@ def read_orphan(path: Path) -> Iterator[list[Progress]]:
         if not _is_ours(file) or not _lock_nowait(file) or os.fstat(file.fileno()).st_nlink == 0:
             yield []
             return
-        yield list(_read_slots(file.read(), _SLOTS))
+        yield list(_read_slots(file.read(), _SLOTS, _LAYOUTS[path.suffix]))
         path.unlink(missing_ok=True)
 
 
-def _read_slots(memory: mmap.mmap | bytes, taken: int) -> Iterator[Progress]:
-    for number in range(len(memory) // _SLOT.size):
+def _read_slots(memory: mmap.mmap | bytes, taken: int, slot: struct.Struct) -> Iterator[Progress]:
+    for number in range(len(memory) // slot.size):
         if taken == 0:
             return
-        hold_id, *rest = _SLOT.unpack_from(memory, number * _SLOT.size)
+        hold_id, *rest = slot.unpack_from(memory, number * slot.size)
         if hold_id != _EMPTY[:16]:
             taken -= 1
             yield Progress(UUID(bytes=hold_id), *rest)

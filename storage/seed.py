@@ -26,10 +26,20 @@ def read_seed(path: Path | None = None) -> Mapping[str, Any]:
     _check_members(catalogue, {"providers": dict, "models": dict}, "the catalogue")
     for model_id, model in catalogue["models"].items():
         _check_members(model, _MODEL_MEMBERS, model_id)
-        home = model_id.partition("/")[0]
-        if home not in catalogue["providers"] or home not in model["mappings"]:
-            raise SeedInvalid(f"{model_id}: its provider {home!r} must be listed and mapped")
+        home = home_of(model_id, model)
+        if home not in model["mappings"]:
+            raise SeedInvalid(f"{model_id}: its provider {home!r} must be mapped")
+        if unlisted := sorted(set(model["mappings"]) - set(catalogue["providers"])):
+            raise SeedInvalid(f"{model_id}: its providers {unlisted} must be listed")
     return catalogue
+
+
+def home_of(model_id: str, model: Mapping[str, Any]) -> str:
+    """Who answers for a model first: the member `provider`, else what stands before the slash of its id."""
+    home = model.get("provider", model_id.partition("/")[0])
+    if not isinstance(home, str):
+        raise SeedInvalid(f"{model_id}: provider is of the wrong type")
+    return home
 
 
 def seed(owner_database_url: str, path: Path | None = None) -> int:
@@ -72,7 +82,7 @@ def _write_model(connection: psycopg.Connection, model_id: str, model: Mapping[s
     row = {
         "id": model_id,
         "name": model["name"],
-        "provider": model_id.partition("/")[0],
+        "provider": home_of(model_id, model),
         "window": model["context_window"],
         "max_output": model["max_output_tokens"],
         "capabilities": Jsonb(model["capabilities"]),
@@ -82,9 +92,9 @@ def _write_model(connection: psycopg.Connection, model_id: str, model: Mapping[s
         """
         INSERT INTO models (id, name, provider_code, context_window, max_output_tokens, capabilities, pricing_info)
         VALUES (%(id)s, %(name)s, %(provider)s, %(window)s, %(max_output)s, %(capabilities)s, %(pricing)s)
-        ON CONFLICT (id) DO UPDATE SET name = excluded.name, context_window = excluded.context_window,
-            max_output_tokens = excluded.max_output_tokens, capabilities = excluded.capabilities,
-            pricing_info = excluded.pricing_info, status = 'active'
+        ON CONFLICT (id) DO UPDATE SET name = excluded.name, provider_code = excluded.provider_code,
+            context_window = excluded.context_window, max_output_tokens = excluded.max_output_tokens,
+            capabilities = excluded.capabilities, pricing_info = excluded.pricing_info, status = 'active'
         """,
         row,
     )

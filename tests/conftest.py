@@ -1,7 +1,7 @@
 """What every test may ask for: a database of its own, a Redis of its own, the recordings if they are there."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -74,6 +74,20 @@ def recordings() -> Path:
     if not RECORDINGS.is_dir():
         pytest.skip("the recordings of real exchanges are not there: they are kept beside the project, in shared/")
     return RECORDINGS
+
+
+@pytest.fixture
+def count_replayed(record_property: Callable[[str, object], None]) -> Callable[[str, int], None]:
+    """Tell how many recordings of a kind were replayed; the end of the run shows it."""
+    return lambda kind, count: record_property("replayed", f"{kind}: {count}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = terminalreporter.getreports("passed")
+    counts = [value for report in reports for name, value in report.user_properties if name == "replayed"]
+    if counts:
+        terminalreporter.section("recordings replayed")
+        terminalreporter.write_line("\n".join(str(count) for count in counts))
 
 
 def with_database(url: str, name: str) -> str:

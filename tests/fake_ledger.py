@@ -1,7 +1,7 @@
 """Accounts and a journal that work, in memory: the same refusals as the real ones, and faults on demand."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from decimal import Decimal
 from uuid import UUID
 
@@ -44,6 +44,8 @@ class FakeLedger:
         self.settlements: dict[UUID, Settlement] = {}
         """How each hold was settled, the first time."""
         self.settle_attempts: list[Settlement] = []
+        self.upstreams: dict[UUID, tuple[str, str]] = {}
+        """Answers in the background: the provider's code and its id."""
         self.on_hold = Fault()
         self.on_settle = Fault()
         self._keys: dict[UUID, tuple[UUID, str]] = {}
@@ -66,6 +68,10 @@ class FakeLedger:
         is_first = self._charge(settlement)
         await self.on_settle.strike(late=True)
         return is_first
+
+    async def note_upstream(self, hold_id: UUID, provider_code: str, upstream_id: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.upstreams[hold_id] = (provider_code, upstream_id)
 
     def _take(self, hold: Hold) -> None:
         balance = self.balances.get(hold.user_id, Decimal(0))
@@ -107,7 +113,7 @@ class FakeSlot:
     is_open: bool = True
 
     def note(self, accepted: bool, reported: bool, usage: Usage) -> None:
-        if min(_numbers(usage)) < 0 or max(_numbers(usage)) >= 2**64:
+        if min(astuple(usage)) < 0 or max(astuple(usage)) >= 2**64:
             raise ValueError("a slot has eight bytes for a number, and no sign")
         if self.is_open:
             self.journal.running[self.hold_id] = Noted(accepted, reported, replace(usage))
@@ -133,13 +139,3 @@ class FakeJournal:
         slot = FakeSlot(self, hold_id)
         slot.note(False, False, Usage())
         return slot
-
-
-def _numbers(usage: Usage) -> tuple[int, ...]:
-    return (
-        usage.input_tokens,
-        usage.cache_read_tokens,
-        usage.cache_write_tokens,
-        usage.output_tokens,
-        usage.reasoning_tokens,
-    )

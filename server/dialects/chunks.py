@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from proxy.chat import ToolCallDelta, Usage
+from proxy.chat import Completed, Usage
 from proxy.sse import encode_event
 
 _encode = msgspec.json.encode
@@ -23,8 +23,11 @@ class ChunkWriter:
         """The hot path: one chunk a token."""
         return self._text_start + _encode(text) + self._text_end
 
-    def delta(self, delta: Mapping[str, object], finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    def delta(
+        self, delta: Mapping[str, object], finish_reason: str | None = None, **others: object
+    ) -> bytes:
+        """`others` are further members of the choice."""
+        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, **others}
         return encode_event(self._head + b',"choices":' + _encode([choice]) + b"}")
 
     def usage(self, usage: Mapping[str, object]) -> bytes:
@@ -32,23 +35,32 @@ class ChunkWriter:
         return encode_event(self._head + b',"choices":[],"usage":' + _encode(usage) + b"}")
 
 
-def tool_call_delta(call: ToolCallDelta) -> dict[str, object]:
-    """A delta for one piece of a tool call; id, type and name come with the first alone."""
-    function: dict[str, object] = {"arguments": call.arguments}
-    piece: dict[str, object] = {"index": call.index, "function": function}
-    if call.name is not None:
-        function["name"] = call.name
-    if call.id is not None:
-        piece |= {"id": call.id, "type": "function"}
-    return {"tool_calls": [piece]}
+def snake_case_usage(completed: Completed) -> dict[str, object]:
+    """Usage as OpenAI writes it: cached, reasoning and media tokens are parts of the totals.
 
-
-def snake_case_usage(usage: Usage) -> dict[str, object]:
-    """Usage as OpenAI writes it: cached and reasoning tokens are parts of the totals."""
+    `cost` is the very charge, as OpenRouter tells it: https://openrouter.ai/docs/use-cases/usage-accounting.
+    """
+    usage = completed.usage
+    searches = {"server_tool_use": {"web_search_requests": usage.searches}} if usage.searches else {}
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cache_read_tokens},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cache_read_tokens,
+            "cache_write_tokens": cache_write_tokens(usage),
+            "audio_tokens": usage.input_audio_tokens,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning_tokens,
+            "audio_tokens": usage.output_audio_tokens,
+            "image_tokens": usage.output_image_tokens,
+        },
+        **searches,
+        "cost": msgspec.Raw(completed.cost_usd.encode()),
     }
+
+
+def cache_write_tokens(usage: Usage) -> int:
+    """Of both lifetimes, which clients don't tell apart."""
+    return usage.cache_write_tokens + usage.cache_write_1h_tokens

@@ -1,24 +1,17 @@
 """OpenAI's own dialect: `/v1`, for any SDK of theirs. No event names, snake_case usage, `[DONE]` at the end. Pure."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from proxy.chat import (
-    ChatEvent,
-    Completed,
-    Failed,
-    Finished,
-    ReasoningDelta,
-    RefusalDelta,
-    TextDelta,
-    ToolCallDelta,
-)
+from proxy.chat import ChatEvent, Completed, Failed, Finished, FinishReason, Logprobs, TextDelta
 from proxy.collected import Collected
 from proxy.sse import encode_event
-from server.dialects.chunks import ChunkWriter, snake_case_usage, tool_call_delta
+from server.dialects.chunks import ChunkWriter, snake_case_usage
 from server.dialects.dialect import Answer, Decoded, Dialect
 from server.dialects.options import WireOptions, decode_body, read_request
+from server.dialects.pieces import DeltaWriter, message_pieces
 from server.errors import Problem
 
 DONE = encode_event(b"[DONE]")
@@ -48,6 +41,7 @@ class OpenAIEncoder:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._chunks = ChunkWriter(answer.answer_id, answer.model.id, answer.created)
+        self._deltas = DeltaWriter()
 
     def open(self) -> bytes:
         return self._chunks.delta({"role": "assistant", "content": ""})
@@ -55,53 +49,73 @@ class OpenAIEncoder:
     def encode(self, events: list[ChatEvent]) -> bytes:
         if len(events) == 1 and isinstance(events[0], TextDelta):
             return self._chunks.text(events[0].text)
+        if any(isinstance(event, Logprobs) for event in events):
+            return b"".join([self._encode_at(position, events) for position in range(len(events))])
         return b"".join([self._encode_one(event) for event in events])
+
+    def _encode_at(self, position: int, events: list[ChatEvent]) -> bytes:
+        """Log probabilities go with the text that they directly follow."""
+        event = events[position]
+        if isinstance(event, TextDelta) and position + 1 < len(events):
+            follower = events[position + 1]
+            if isinstance(follower, Logprobs):
+                return self._chunks.delta({"content": event.text}, logprobs=_logprobs(follower.content))
+        if isinstance(event, Logprobs) and position and isinstance(events[position - 1], TextDelta):
+            return b""
+        return self._encode_one(event)
 
     def _encode_one(self, event: ChatEvent) -> bytes:
         match event:
             case TextDelta(text):
                 return self._chunks.text(text)
-            case ReasoningDelta(text):
-                return self._chunks.delta({"reasoning_content": text})
-            case RefusalDelta(text):
-                return self._chunks.delta({"refusal": text})
-            case ToolCallDelta():
-                return self._chunks.delta(tool_call_delta(event))
+            case Logprobs():
+                return self._chunks.delta({}, logprobs=_logprobs(event.content))
             case Finished(reason):
-                return self._chunks.delta({}, reason)
+                return self._chunks.delta({}, **_ending(reason))
             case Completed():
-                usage = self._chunks.usage(snake_case_usage(event.usage)) if self._answer.include_usage else b""
+                usage = self._chunks.usage(snake_case_usage(event)) if self._answer.include_usage else b""
                 return usage + DONE
             case Failed():
                 error = {"message": event.message, "type": event.code, "param": None, "code": event.code}
                 return encode_event(_encode({"error": error}))
-        return b""
+        delta = self._deltas.build(event)
+        return b"" if delta is None else self._chunks.delta(delta)
 
 
 def encode_whole(answer: Answer, collected: Collected) -> bytes:
-    calls = [
-        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-        for call in collected.tool_calls
-    ]
+    pieces = message_pieces(collected)
+    has_other = collected.refusal or not pieces.keys().isdisjoint({"tool_calls", "audio", "images"})
     message: dict[str, Any] = {
         "role": "assistant",
-        "content": collected.text or (None if calls or collected.refusal else ""),
+        "content": collected.text or (None if has_other else ""),
         "refusal": collected.refusal or None,
     }
-    if calls:
-        message["tool_calls"] = calls
-    if collected.reasoning:
-        message["reasoning_content"] = collected.reasoning
+    logprobs = _logprobs(collected.logprobs) if collected.logprobs else None
     body: dict[str, Any] = {
         "id": answer.answer_id,
         "object": "chat.completion",
         "created": answer.created,
         "model": answer.model.id,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": collected.finish_reason}],
+        "choices": [
+            {"index": 0, "message": message | pieces, "logprobs": logprobs, **_ending(collected.finish_reason)}
+        ],
     }
     if isinstance(collected.ended, Completed):
-        body["usage"] = snake_case_usage(collected.ended.usage)
+        body["usage"] = snake_case_usage(collected.ended)
     return _encode(body)
+
+
+def _ending(reason: FinishReason) -> dict[str, str]:
+    """An `error` is none of OpenAI's words: `length` is its only one for an answer that is not whole and was not
+    filtered, and programs don't take it for a good end. The true word stands beside it, as OpenRouter has it.
+    """
+    if reason == "error":
+        return {"finish_reason": "length", "native_finish_reason": reason}
+    return {"finish_reason": reason}
+
+
+def _logprobs(content: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    return {"content": content, "refusal": None}
 
 
 def encode_problem(problem: Problem) -> bytes:

@@ -4,32 +4,31 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from proxy.chat import ChatRequest, Sampling, Tool
+from proxy.chat import ChatRequest, ResponseFormat, Sampling
+from server.dialects.bounds import (
+    MAX_TOKENS,
+    check_count,
+    check_name,
+    check_passed_on,
+    check_range,
+    read_cache_control,
+)
 from server.dialects.messages import WireMessage, read_messages
+from server.dialects.reasoning import WireReasoning, WireThinking, read_thinking_options
+from server.dialects.tools import WireSearchOptions, read_tool_choice, read_tools
 from server.errors import RequestInvalid
 
 MAX_SHORT_TEXT = 200
 MAX_STOPS = 64
-MAX_TOOLS = 1000
-"""Providers take 4 and 128; these only keep one request from costing the others their turn."""
-MAX_DEPTH = 64
-"""What is passed on as it is will be written again, further down the stack than it was read."""
-
-
-class WireFunctionTool(msgspec.Struct):
-    name: str
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class WireTool(msgspec.Struct):
-    type: str
-    function: WireFunctionTool | None = None
+"""Providers take 4 or 16; this and what follows only keep one request from costing the others their turn."""
+MAX_BIASES = 2048
+MAX_METADATA = 64
+MAX_METADATA_TEXT = 1024
+MODALITIES = ("text", "image", "audio")
 
 
 class WireOptions(msgspec.Struct):
-    """null and absence mean the same; what is not listed is ignored."""
+    """null and absence mean the same; what is not listed is ignored, a client's `user` among it."""
 
     model: str
     messages: list[WireMessage]
@@ -38,15 +37,28 @@ class WireOptions(msgspec.Struct):
     max_completion_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
+    top_k: int | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    logit_bias: dict[str, float] | None = None
     reasoning_effort: str | None = None
-    tools: list[WireTool] | None = None
+    reasoning: WireReasoning | None = None
+    thinking: WireThinking | None = None
+    verbosity: str | None = None
+    tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
+    web_search_options: WireSearchOptions | None = None
+    modalities: list[str] | None = None
+    audio: dict[str, Any] | None = None
+    cache_control: dict[str, Any] | None = None
+    prompt_cache_key: str | None = None
+    metadata: dict[str, str] | None = None
     n: int | None = None
 
 
@@ -66,34 +78,47 @@ def decode_body(body: bytes, type_: type[OptionsT]) -> OptionsT:
 def _check_bounds(wire: WireOptions) -> None:
     for name in ("max_tokens", "max_completion_tokens"):
         value = getattr(wire, name)
-        if value is not None and not 1 <= value <= 0xFFFFFFFF:
+        if value is not None and not 1 <= value <= MAX_TOKENS:
             raise RequestInvalid(f"{name}: must be a whole number above zero")
-    parameters = [tool.function.parameters for tool in wire.tools or () if tool.function]
-    _check_depth(parameters, "tools")
-    _check_depth([wire.tool_choice, wire.response_format], "tool_choice and response_format")
-    if isinstance(wire.stop, list) and len(wire.stop) > MAX_STOPS:
-        raise RequestInvalid(f"stop: more than {MAX_STOPS} sequences")
-    if len(wire.tools or ()) > MAX_TOOLS:
-        raise RequestInvalid(f"tools: more than {MAX_TOOLS}")
+    check_passed_on(wire.tools, "tools")
+    check_passed_on([wire.tool_choice, wire.response_format, wire.audio], "tool_choice, response_format and audio")
+    if isinstance(wire.stop, list):
+        check_count(wire.stop, MAX_STOPS, "stop")
+    check_count(wire.logit_bias, MAX_BIASES, "logit_bias")
+    check_count(wire.metadata, MAX_METADATA, "metadata")
+    if any(len(text) > MAX_METADATA_TEXT for pair in (wire.metadata or {}).items() for text in pair):
+        raise RequestInvalid(f"metadata: texts of at most {MAX_METADATA_TEXT} characters")
     if wire.n not in (None, 1):
         raise RequestInvalid("n: one answer a request; send the request again for another")
 
 
 def read_request(wire: WireOptions) -> ChatRequest:
     """What both dialects say in the same way. Raises RequestInvalid."""
+    offered = read_tools(wire.tools, wire.web_search_options)
     return ChatRequest(
         model=wire.model,
         messages=read_messages(wire.messages),
         max_output_tokens=wire.max_completion_tokens or wire.max_tokens,
         sampling=read_sampling(wire),
-        tools=read_tools(wire.tools),
-        tool_choice=wire.tool_choice,
+        tools=offered.functions,
+        provider_tools=offered.provider_tools,
+        tool_choice=read_tool_choice(wire.tool_choice),
         parallel_tool_calls=wire.parallel_tool_calls,
-        response_format=wire.response_format,
+        response_format=read_response_format(wire.response_format),
+        web_search=offered.web_search,
+        modalities=read_modalities(wire.modalities),
+        audio_output=wire.audio or None,
+        cache_control=read_cache_control(wire.cache_control, "the request"),
+        prompt_cache_key=check_text(wire.prompt_cache_key, "prompt_cache_key"),
+        metadata=wire.metadata or None,
     )
 
 
 def read_sampling(wire: WireOptions) -> Sampling:
+    """A `top_k` of 0 is no limit, and so says nothing."""
+    check_range(wire.top_k, 0, MAX_TOKENS, "top_k")
+    check_range(wire.top_logprobs, 0, MAX_TOKENS, "top_logprobs")
+    thinking = read_thinking_options(wire.reasoning_effort, wire.reasoning, wire.thinking)
     return Sampling(
         temperature=wire.temperature,
         top_p=wire.top_p,
@@ -101,12 +126,41 @@ def read_sampling(wire: WireOptions) -> Sampling:
         presence_penalty=wire.presence_penalty,
         seed=wire.seed,
         stop=(wire.stop,) if isinstance(wire.stop, str) else tuple(wire.stop or ()),
-        reasoning_effort=wire.reasoning_effort,
+        logprobs=wire.logprobs,
+        top_logprobs=wire.top_logprobs,
+        top_k=wire.top_k or None,
+        logit_bias=wire.logit_bias or None,
+        verbosity=check_name(wire.verbosity, "verbosity"),
+        reasoning_effort=thinking.effort,
+        reasoning_tokens=thinking.tokens,
+        reasoning_summary=thinking.summary,
     )
 
 
-def read_tools(tools: list[WireTool] | None) -> tuple[Tool, ...]:
-    return tuple(_read_tool(tool, f"tools[{number}]") for number, tool in enumerate(tools or ()))
+def read_modalities(wanted: list[str] | None) -> tuple[str, ...]:
+    """Besides text, in an order of ours. Raises RequestInvalid."""
+    unknown = set(wanted or ()) - set(MODALITIES)
+    if unknown:
+        raise RequestInvalid(f"modalities: any of {', '.join(MODALITIES)}")
+    return tuple(name for name in MODALITIES if name != "text" and name in (wanted or ()))
+
+
+def read_response_format(wanted: dict[str, Any] | None) -> ResponseFormat | None:
+    match wanted:
+        case None:
+            return None
+        case {"type": "text" | "json_object" as type_}:
+            return ResponseFormat(type_)
+        case {"type": "json_schema", "json_schema": {"schema": dict(schema), **rest}}:
+            name, description, strict = rest.get("name"), rest.get("description"), rest.get("strict")
+            return ResponseFormat(
+                "json_schema",
+                name if isinstance(name, str) else "response",
+                schema,
+                description if isinstance(description, str) else None,
+                strict if isinstance(strict, bool) else None,
+            )
+    raise RequestInvalid("response_format: 'text', 'json_object', or 'json_schema' with its json_schema.schema")
 
 
 def check_text(text: str | None, name: str) -> str | None:
@@ -114,17 +168,3 @@ def check_text(text: str | None, name: str) -> str | None:
     if text and (len(text) > MAX_SHORT_TEXT or "\x00" in text):
         raise RequestInvalid(f"{name}: at most {MAX_SHORT_TEXT} characters, none of them NUL")
     return text or None
-
-
-def _check_depth(value: object, name: str, levels: int = MAX_DEPTH) -> None:
-    if levels == 0:
-        raise RequestInvalid(f"{name}: nested too deeply")
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for one in inner:
-        _check_depth(one, name, levels - 1)
-
-
-def _read_tool(tool: WireTool, where: str) -> Tool:
-    if tool.type != "function" or tool.function is None:
-        raise RequestInvalid(f"{where}: only tools of type 'function' are known")
-    return Tool(tool.function.name, tool.function.description, tool.function.parameters, tool.function.strict)

@@ -15,6 +15,7 @@ import msgspec
 
 from proxy.chat import (
     ChatEvent,
+    Citation,
     Completed,
     Failed,
     Finished,
@@ -22,17 +23,23 @@ from proxy.chat import (
     TextDelta,
     ToolCallDelta,
     Usage,
+    WebSearch,
 )
 from proxy.collected import Collected
 from proxy.errors import UsageOutOfBounds
 from proxy.pricing import cost_usd
 from proxy.sse import encode_event
-from server.dialects.chunks import ChunkWriter, tool_call_delta
+from server.dialects.chunks import ChunkWriter, cache_write_tokens
 from server.dialects.dialect import Answer, Decoded, Dialect
 from server.dialects.options import WireOptions, check_text, decode_body, read_request
+from server.dialects.pieces import DeltaWriter, message_pieces, tool_call_delta
 from server.errors import Problem, envelope, error_details
 
 USAGE_UPDATE_SECONDS = 1.0
+
+_KNOWN_PIECES = ("tool_calls", "annotations", "document_citations")
+"""The first is theirs; they pass over the others, which later clients may read."""
+_WEB_TASKS = frozenset({"web_search_execution", "implementation_plan_with_web"})
 
 _encode = msgspec.json.encode
 
@@ -47,12 +54,12 @@ class _Body(WireOptions):
 def decode(body: bytes) -> Decoded:
     """Raises RequestInvalid."""
     wire = decode_body(body, _Body)
-    request = replace(
-        read_request(wire),
-        task_type=check_text(wire.task_type, "task_type") or "general",
-        idempotency_key=check_text(wire.request_id, "request_id"),
-    )
-    return Decoded(request, bool(wire.stream))
+    request = read_request(wire)
+    task_type = check_text(wire.task_type, "task_type") or "general"
+    if task_type in _WEB_TASKS and request.web_search is None:
+        request = replace(request, web_search=WebSearch())
+    key = check_text(wire.request_id, "request_id")
+    return Decoded(replace(request, task_type=task_type, idempotency_key=key), bool(wire.stream))
 
 
 class ShippedEncoder:
@@ -62,6 +69,7 @@ class ShippedEncoder:
         self._answer = answer
         self._clock = clock
         self._chunks = ChunkWriter(answer.answer_id, answer.model.id, answer.created)
+        self._deltas = DeltaWriter()
         self._next_update = clock() + USAGE_UPDATE_SECONDS
 
     def open(self) -> bytes:
@@ -86,7 +94,9 @@ class ShippedEncoder:
                 return self._complete(event)
             case Failed():
                 return self._event("error_details", {"error": error_details(event)})
-        return b""  # reasoning: these clients have no place for it
+            case Citation():
+                return self._chunks.delta({"content": "", **(self._deltas.build(event) or {})})
+        return b""  # reasoning, seals, images, sound: these clients have no place for them
 
     def _update(self, usage: Usage) -> bytes:
         if self._clock() < self._next_update:
@@ -105,7 +115,7 @@ class ShippedEncoder:
             "tokensInput": usage.prompt_tokens,
             "tokensOutput": usage.completion_tokens,
             "cacheReadTokens": usage.cache_read_tokens,
-            "cacheWriteTokens": usage.cache_write_tokens,
+            "cacheWriteTokens": cache_write_tokens(usage),
         }
         update = self._event("usage_update", _usage_update(usage, completed.cost_usd, True))
         return update + self._event("stream_completed", final)
@@ -116,12 +126,9 @@ class ShippedEncoder:
 
 def encode_whole(answer: Answer, collected: Collected) -> bytes:
     """Usage in camelCase inside a snake_case object, content never null: that is what the clients decode."""
-    message: dict[str, object] = {"role": "assistant", "content": collected.text + collected.refusal}
-    if collected.tool_calls:
-        message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in collected.tool_calls
-        ]
+    message: dict[str, object] = {"role": "assistant", "content": collected.said}
+    pieces = message_pieces(collected)
+    message |= {name: pieces[name] for name in _KNOWN_PIECES if name in pieces}
     body: dict[str, Any] = {
         "id": answer.answer_id,
         "object": "chat.completion",
@@ -143,7 +150,7 @@ def _usage_update(usage: Usage, cost: str, is_final: bool) -> dict[str, object]:
         "tokensInput": usage.prompt_tokens,
         "tokensOutput": usage.completion_tokens,
         "cacheReadTokens": usage.cache_read_tokens,
-        "cacheWriteTokens": usage.cache_write_tokens,
+        "cacheWriteTokens": cache_write_tokens(usage),
         "estimatedCost": msgspec.Raw(cost.encode()),
         "tokensTotal": usage.prompt_tokens + usage.completion_tokens,
         "isFinal": is_final,
@@ -158,7 +165,7 @@ def _camel_case_usage(completed: Completed) -> dict[str, object]:
         "totalTokens": usage.prompt_tokens + usage.completion_tokens,
         "cost": msgspec.Raw(completed.cost_usd.encode()),
         "cachedInputTokens": usage.cache_read_tokens,
-        "cacheWriteTokens": usage.cache_write_tokens,
+        "cacheWriteTokens": cache_write_tokens(usage),
         "cacheReadTokens": usage.cache_read_tokens,
     }
 

@@ -4,7 +4,7 @@ import msgspec
 from quart import Blueprint, Response, request
 
 from proxy.errors import ModelUnknown
-from proxy.routing import Model, usable_models
+from proxy.routing import Model, usable_models, usable_providers
 from server.services import services
 
 blueprint = Blueprint("models", __name__)
@@ -30,8 +30,15 @@ async def _find_models() -> list[Model]:
 
 
 def _describe(model: Model) -> dict[str, object]:
-    """`created` is required by the SDKs and has no meaning here."""
-    return {"id": model.id, "object": "model", "created": 0, "owned_by": model.provider_code}
+    """`created` is required by the SDKs and has no meaning here. `providers` are those that would be asked, in order,
+    each with the state of its circuit breaker.
+    """
+    gateway = services().gateway
+    states = [
+        {"provider": code, "state": gateway.reach.breakers.state(code, model.id)}
+        for code in usable_providers(model, gateway.upstreams)
+    ]
+    return {"id": model.id, "object": "model", "created": 0, "owned_by": model.provider_code, "providers": states}
 
 
 def _as_json(body: object) -> Response:

@@ -152,11 +152,17 @@ def start_hypercorn(environment: Mapping[str, str], port: int, *options: str) ->
 
 @asynccontextmanager
 async def open_cloche(
-    stores: Stores, upstream_url: str = "http://127.0.0.1:9", *, options: tuple[str, ...] = (), **settings: str
+    stores: Stores,
+    upstream_url: str = "http://127.0.0.1:9",
+    *,
+    options: tuple[str, ...] = (),
+    settings: Mapping[str, str] | None = None,
+    **more_settings: str,
 ) -> AsyncIterator[Cloche]:
     """A server that is ready; stopped at the end if it has not been before. Its log is shown when a test fails."""
     port = find_port()
-    process = start_hypercorn(build_environment(stores, upstream_url, settings), port, *options)
+    environment = build_environment(stores, upstream_url, {**(settings or {}), **more_settings})
+    process = start_hypercorn(environment, port, *options)
     try:
         await wait_ready(port, process)
         yield Cloche(port, process, stores.database_url, stores.owner_database_url)

@@ -15,10 +15,12 @@ from proxy.gateway import Chat, Gateway
 from proxy.ledger import Settlement
 from proxy.pricing import Price, Rates
 from proxy.providers import openai
+from proxy.pump import Patience, Reach
 from proxy.routing import Model, Upstream
 from proxy.tokens import TOKENS_PER_MESSAGE, TOKENS_PER_REPLY_PRIMER, count_tokens
 from proxy.transport import Deadlines, NetworkTransport, open_transport
-from tests.fake_upstream import Respond
+from tests.fake_breakers import FakeBreakers
+from tests.fake_upstream import RecordedRequest, Respond
 from tests.fakes import (
     FakeJournal,
     FakeLedger,
@@ -33,6 +35,7 @@ from tests.fakes import (
 )
 from tests.proxy.upstreams import PATIENT
 
+NO_RETRIES = Patience(first_token_seconds=600, total_seconds=1740, retry_seconds=0)
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Trusts nobody, and costs nothing to make."""
 
@@ -64,6 +67,7 @@ class Bench:
     transport: NetworkTransport
     ledger: FakeLedger
     journal: FakeJournal
+    breakers: FakeBreakers
 
     @property
     def settlement(self) -> Settlement:
@@ -105,15 +109,37 @@ class Bench:
 
 @asynccontextmanager
 async def open_bench(
-    script: Respond | Iterable[Step] = (), *, deadlines: Deadlines = PATIENT, model: Model = MODEL
+    script: Respond | Iterable[Step] = (),
+    *,
+    deadlines: Deadlines = PATIENT,
+    model: Model = MODEL,
+    patience: Patience = NO_RETRIES,
+    keys: tuple[str, ...] = ("sk-test",),
+    fallback: Respond | Iterable[Step] | None = None,
 ) -> AsyncIterator[Bench]:
-    ledger, journal = FakeLedger({USER: BALANCE}), FakeJournal()
-    async with open_fake_upstream(script) as upstream, open_transport(
+    """With `fallback` there is a second provider, whose code is `spare`; the same fake plays it, at another path."""
+    ledger, journal, breakers = FakeLedger({USER: BALANCE}), FakeJournal(), FakeBreakers()
+    async with open_fake_upstream(_by_path(script, fallback or ())) as upstream, open_transport(
         deadlines, ssl_context=_NO_TLS
     ) as transport:
-        upstreams = {"openai": Upstream(openai.PROVIDER, f"{upstream.url}/v1", "sk-test")}
-        gateway = Gateway(lambda: {model.id: model}, upstreams, transport, ledger, journal)
-        yield Bench(gateway, upstream, transport, ledger, journal)
+        upstreams = {"openai": Upstream(openai.PROVIDER, f"{upstream.url}/v1", keys)}
+        if fallback is not None:
+            spare = replace(openai.PROVIDER, code="spare")
+            upstreams["spare"] = Upstream(spare, f"{upstream.url}/spare", ("sk-spare",))
+            model = replace(model, provider_models={**model.provider_models, "spare": "spare/gpt-4o-mini"})
+        gateway = Gateway(lambda: {model.id: model}, upstreams, Reach(transport, breakers, patience), ledger, journal)
+        yield Bench(gateway, upstream, transport, ledger, journal, breakers)
+
+
+def _by_path(script: Respond | Iterable[Step], fallback: Respond | Iterable[Step]) -> Respond:
+    """The one for the first provider, the other for its stand-in. What is no function is played again every time."""
+    scripts = [one if callable(one) else tuple(one) for one in (script, fallback)]
+
+    def respond(request: RecordedRequest) -> Iterable[Step]:
+        chosen = scripts[request.path.startswith("/spare")]
+        return chosen(request) if callable(chosen) else chosen
+
+    return respond
 
 
 async def ask(bench: Bench, request: ChatRequest = REQUEST) -> list[ChatEvent]:

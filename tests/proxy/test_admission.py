@@ -10,15 +10,15 @@ import pytest
 import trio
 
 from proxy.admission import TOKENS_A_TURN, Admission, admit
-from proxy.chat import ChatRequest, Image, Message, Text
-from proxy.errors import ContextWindowExceeded
+from proxy.chat import ChatRequest, Image, Message, Text, WebSearch
+from proxy.errors import ContextWindowExceeded, RequestNotSupported
 from proxy.pricing import MIN_RATE, Price, Rates, decode_price, worst_cost_usd
 from proxy.providers import openai
 from proxy.routing import Model, Upstream
-from proxy.tokens import TOKENS_PER_IMAGE
+from proxy.tokens import TOKENS_PER_SEARCH, find_tokenizer
 from tests.proxy.calls import MODEL, PRICE, PROMPT_TOKENS, REQUEST, USER, with_messages
 
-UPSTREAMS = {"openai": Upstream(openai.PROVIDER, "https://api.test/v1", "sk-1")}
+UPSTREAMS = {"openai": Upstream(openai.PROVIDER, "https://api.test/v1", ("sk-1",))}
 
 
 async def admit_to(model: Model = MODEL, request: ChatRequest = REQUEST) -> Admission:
@@ -26,7 +26,7 @@ async def admit_to(model: Model = MODEL, request: ChatRequest = REQUEST) -> Admi
 
 
 def body_of(admission: Admission) -> Any:
-    return json.loads(admission.upstream_request.body)
+    return json.loads(admission.call.request.body)
 
 
 async def test_the_hold_says_who_pays_what_at_most_and_at_which_price() -> None:
@@ -77,7 +77,22 @@ async def test_media_are_held_for_and_do_not_fill_the_window() -> None:
     request = replace(REQUEST, messages=(*REQUEST.messages, Message("user", (Image("image/png", "AAAA"),))))
     model = replace(MODEL, sees_images=True, context_window=PROMPT_TOKENS + 50)
     hold = (await admit_to(model, request)).hold
-    assert hold.prompt_tokens == PROMPT_TOKENS + 4 + TOKENS_PER_IMAGE
+    assert hold.prompt_tokens == PROMPT_TOKENS + 4 + find_tokenizer("gpt-4o-mini").per_image
+
+
+async def test_searches_are_held_for_with_what_they_may_add_to_the_prompt() -> None:
+    request = replace(REQUEST, web_search=WebSearch(max_searches=3))
+    price = replace(PRICE, web_search_per_thousand=Decimal(10))
+    model = replace(MODEL, price=price, capabilities={"api": "responses"})
+    hold = (await admit_to(model, request)).hold
+    worst = worst_cost_usd(price, hold.prompt_tokens + 3 * TOKENS_PER_SEARCH, 100, 3)
+    assert hold.amount_usd == worst
+    assert body_of(await admit_to(model, request))["max_tool_calls"] == 3
+
+
+async def test_what_has_no_price_is_refused() -> None:
+    with pytest.raises(RequestNotSupported, match="web_search"):
+        await admit_to(request=replace(REQUEST, web_search=WebSearch()))
 
 
 async def test_the_provider_is_told_a_pseudonym_that_is_the_same_for_the_same_user() -> None:

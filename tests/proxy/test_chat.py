@@ -12,6 +12,7 @@ from proxy.chat import (
     ReasoningDelta,
     Refusal,
     RefusalDelta,
+    ResponseFormat,
     Text,
     TextDelta,
     Tool,
@@ -32,7 +33,8 @@ SPOKEN = [
     ReasoningDelta(SECRET),
     RefusalDelta(SECRET),
     ToolCallDelta(0, "call_1", "f", SECRET),
-    ChatRequest("m", (Message("user", (Text(SECRET),)),), response_format={"x": SECRET}),
+    ResponseFormat("json_schema", "x", {"x": SECRET}, SECRET),
+    ChatRequest("m", (Message("user", (Text(SECRET),)),)),
 ]
 
 
@@ -47,5 +49,5 @@ def test_values_do_not_change() -> None:
 
 
 def test_the_buckets_of_usage_add_up_without_overlap() -> None:
-    usage = Usage(1, 20, 300, 4000, 50_000)
-    assert (usage.prompt_tokens, usage.completion_tokens) == (321, 54_000)
+    usage = Usage(1, 20, 300, 4000, 50_000, 600_000, 7_000_000, 80_000_000, 900_000_000, searches=5)
+    assert (usage.prompt_tokens, usage.completion_tokens) == (7_600_321, 980_054_000)

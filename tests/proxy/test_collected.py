@@ -1,18 +1,29 @@
 """What the events of a stream add up to."""
 
+from base64 import b64decode, b64encode
+
+from hypothesis import given
+from hypothesis import strategies as st
+
 from proxy.chat import (
+    AudioDelta,
     ChatEvent,
+    Citation,
     Completed,
     Failed,
     Finished,
+    ImageDelta,
+    Logprobs,
+    ProviderItem,
     ReasoningDelta,
+    ReasoningSealed,
     RefusalDelta,
     TextDelta,
     ToolCall,
     ToolCallDelta,
     Usage,
 )
-from proxy.collected import Collected
+from proxy.collected import Collected, ReasoningBlock
 
 
 def collect(*batches: list[ChatEvent]) -> Collected:
@@ -49,6 +60,64 @@ def test_an_id_or_a_name_that_is_repeated_counts_once() -> None:
     assert collected.tool_calls == [ToolCall("call_a", "f", "12")]
 
 
+def test_the_seal_of_a_call_is_kept() -> None:
+    collected = collect([ToolCallDelta(0, "call_a", "f"), ToolCallDelta(0, signature="s")], [ToolCallDelta(0)])
+    assert collected.tool_calls == [ToolCall("call_a", "f", "", "s")]
+
+
+def test_what_was_said_is_in_the_order_in_which_it_came() -> None:
+    assert collect([RefusalDelta("a"), TextDelta("b")], [RefusalDelta("c")]).said == "abc"
+
+
+def test_thoughts_are_joined_by_their_block_in_the_order_in_which_the_blocks_began() -> None:
+    seal = ReasoningSealed(4, "f", signature="s")
+    collected = collect(
+        [ReasoningDelta("a", 4), ReasoningDelta("x", 1, is_summary=True), ReasoningDelta("b", 4)],
+        [seal, ReasoningDelta("c", 1)],
+    )
+    assert collected.reasoning_blocks == [ReasoningBlock("ab", "", seal), ReasoningBlock("c", "x")]
+    assert collected.reasoning == "axbc"
+
+
+def test_a_block_may_be_its_seal_alone() -> None:
+    seal = ReasoningSealed(0, "f", encrypted="e")
+    assert collect([seal]).reasoning_blocks == [ReasoningBlock("", "", seal)]
+
+
+def test_citations_images_and_log_probabilities_are_listed() -> None:
+    citation, image = Citation("https://a.org"), ImageDelta("image/png", "aGk=")
+    collected = collect([citation, image, Logprobs(({"token": "a"},))], [citation, Logprobs(({"token": "b"},))])
+    assert (collected.citations, collected.images) == ([citation, citation], [image])
+    assert collected.logprobs == [{"token": "a"}, {"token": "b"}]
+
+
+def test_items_keep_their_place_among_the_thoughts() -> None:
+    first, second = ProviderItem("f", {"a": 1}), ProviderItem("f", {"b": 2})
+    collected = collect([first, ReasoningDelta("x"), ReasoningDelta("y"), second, ReasoningDelta("z", 1)])
+    assert collected.items == [(first, 0), (second, 1)]
+
+
+def test_without_sound_there_is_none() -> None:
+    assert collect([TextDelta("a")]).audio is None
+
+
+def test_sound_is_joined() -> None:
+    pieces: list[ChatEvent] = [AudioDelta(id="a"), AudioDelta("aGlo", "So"), AudioDelta("aGk=", " be", "a", 5)]
+    assert collect(pieces).audio == AudioDelta("aGloaGk=", "So be", "a", 5)
+
+
+@given(st.lists(st.binary(max_size=5)))
+def test_pieces_of_sound_may_be_padded_each_for_itself(pieces: list[bytes]) -> None:
+    audio = collect([AudioDelta(b64encode(piece).decode()) for piece in pieces]).audio
+    assert (b64decode(audio.data, validate=True) if audio else b"") == b"".join(pieces)
+
+
+def test_what_is_no_base64_is_strung_together() -> None:
+    audio = collect([AudioDelta("="), AudioDelta("é")]).audio
+    assert audio is not None
+    assert audio.data == "=é"
+
+
 def test_the_ending_is_kept() -> None:
     completed = Completed(Usage(output_tokens=1), "0.000001", provisional=False)
     assert collect([Finished("length"), Usage(), completed]).ended == completed
@@ -58,4 +127,17 @@ def test_the_ending_is_kept() -> None:
 
 
 def test_an_answer_does_not_show_in_a_repr() -> None:
-    assert "secret" not in repr(collect([TextDelta("secret"), ToolCallDelta(0, "a", "f", "secret")]))
+    events: list[ChatEvent] = [
+        TextDelta("secret"),
+        RefusalDelta("secret"),
+        ToolCallDelta(0, "a", "f", "secret"),
+        ReasoningDelta("secret"),
+        ReasoningSealed(0, "f", encrypted="secret"),
+        Citation("https://secret.org"),
+        ImageDelta("image/png", "secret"),
+        AudioDelta("secret", "secret"),
+        Logprobs(({"token": "secret"},)),
+        ProviderItem("f", {"a": "secret"}),
+    ]
+    collected = collect(events)
+    assert "secret" not in repr([collected, *collected.reasoning_blocks])

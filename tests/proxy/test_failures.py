@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.chat import Failed
-from proxy.errors import Phase, UpstreamBroken, UpstreamError, UpstreamTimedOut, UpstreamUnreachable
-from proxy.failures import classify, failed_here, failed_status, failed_upstream
+from proxy.errors import Phase, RequestNotSendable, UpstreamBroken, UpstreamError, UpstreamTimedOut, UpstreamUnreachable
+from proxy.failures import classify, failed_here, failed_status, failed_upstream, is_transient, may_be_the_key
 
+TOO_LONG = "context_length_exceeded"
 VOCABULARY = {
     "context_length_exceeded",
     "rate_limit_exceeded",
@@ -44,6 +45,15 @@ VOCABULARY = {
         (599, "", "", "", "provider_internal_error"),
         (302, "", "", "", "external_service_error"),
         (0, "", "", "", "external_service_error"),
+        (0, "", "overloaded_error", "", "provider_unavailable"),
+        (200, "", "api_error", "", "provider_internal_error"),
+        (0, "", "", "RESOURCE_EXHAUSTED", "rate_limit_exceeded"),
+        (400, "API key not valid. Please pass a valid API key.", "INVALID_ARGUMENT", "", "authentication_failed"),
+        (0, "", "invalid_request_error", "", "bad_request"),
+        (400, "", "not_found_error", "", "bad_request"),
+        (400, "The input token count (9) exceeds the maximum number of tokens allowed (8)", "", "", TOO_LONG),
+        (400, "This model's maximum prompt length is 8 but the request contains 9 tokens.", "", "", TOO_LONG),
+        (400, "The response was filtered by our content management policy", "", "", "content_filter"),
     ],
 )
 def test_an_error_has_the_word_that_clients_know(
@@ -101,6 +111,75 @@ def test_a_broken_connection_is_a_network_error_and_names_no_host(kind: type[Ups
 
 def test_a_failure_of_ours_has_no_status() -> None:
     assert failed_here("x", "parsing_error", "what?") == Failed("parsing_error", "what?", "x", 0)
+
+
+@pytest.mark.parametrize(
+    ("message", "limit", "requested"),
+    [
+        ("maximum context length is 8,192 tokens. However, your messages resulted in 9000 tokens.", 8192, 9000),
+        ("maximum context length is 8192 tokens. However, you requested 9001 tokens (8000 in the…", 8192, 9001),
+        ("maximum context length is 8192 tokens", 8192, None),
+        ("prompt is too long: 210000 tokens > 200000 maximum", 200_000, 210_000),
+        ("The input token count (1100000) exceeds the maximum number of tokens allowed (1048576).", 2**20, 1_100_000),
+        ("This model's maximum prompt length is 131072 but the request contains 140000 tokens.", 131_072, 140_000),
+        ("input length and `max_tokens` exceed context limit: 190000 + 21333 > 200000, decrease", 200_000, 211_333),
+        ("prompt is too long", None, None),
+        ("maximum context length is 99999999999999999999 tokens", None, None),
+    ],
+)
+def test_how_far_a_prompt_is_too_long_is_read_from_the_message(
+    message: str, limit: int | None, requested: int | None
+) -> None:
+    failed = failed_status("x", 400, message, "")
+    assert failed.code == TOO_LONG
+    assert (failed.model_limit, failed.requested_tokens) == (limit, requested)
+
+
+@pytest.mark.parametrize(
+    ("failed", "is_it", "key"),
+    [
+        (failed_status("x", 429, "", ""), True, False),
+        (failed_status("x", 409, "", ""), True, False),
+        (failed_status("x", 408, "", ""), True, False),
+        (failed_status("x", 529, "", ""), True, False),
+        (failed_status("x", 0, "", "overloaded_error"), True, False),
+        (failed_upstream("x", UpstreamBroken("")), True, False),
+        (failed_upstream("x", UpstreamTimedOut("", "idle")), True, False),
+        (failed_upstream("x", RequestNotSendable("")), False, False),
+        (failed_status("x", 400, "", ""), False, False),
+        (failed_status("x", 404, "", ""), False, False),
+        (failed_status("x", 400, "too many tokens", ""), False, False),
+        (failed_status("x", 401, "", ""), False, True),
+        (failed_status("x", 403, "", ""), False, True),
+        (failed_status("x", 0, "", ""), False, False),
+        (failed_here("x", "parsing_error", ""), False, False),
+    ],
+)
+def test_only_what_may_pass_is_transient(failed: Failed, is_it: bool, key: bool) -> None:
+    assert (is_transient(failed), may_be_the_key(failed)) == (is_it, key)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "error_type"),
+    [
+        (400, "Your credit balance is too low to access the Anthropic API.", "invalid_request_error"),
+        (402, "Insufficient credits. Add more", ""),
+        (0, "pay up", "billing_error"),
+    ],
+)
+def test_what_we_owe_a_provider_is_told_to_nobody_and_another_can_answer(
+    status: int, message: str, error_type: str
+) -> None:
+    failed = failed_status("x", status, message, error_type)
+    assert failed.code == "provider_unavailable"
+    assert message not in failed.message
+    assert is_transient(failed)
+
+
+def test_the_time_to_wait_may_be_in_milliseconds_or_in_the_body() -> None:
+    headers = {"retry-after-ms": "1500", "retry-after": "2"}
+    assert failed_status("x", 429, "", "", headers=headers).retry_after_seconds == 1.5
+    assert failed_status("x", 429, "", "", headers=headers, retry_after_seconds=31).retry_after_seconds == 31
 
 
 def test_our_ids_are_not_told_and_the_rest_of_the_message_is() -> None:

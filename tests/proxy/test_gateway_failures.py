@@ -7,7 +7,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from proxy.chat import Completed, Failed, TextDelta, Usage
+from proxy.chat import Completed, Failed, TextDelta
+from proxy.tokens import count_tokens
 from proxy.transport import Deadlines
 from tests.fakes import (
     END_OF_CHUNKS,
@@ -25,11 +26,13 @@ from tests.fakes import (
     stream_head,
 )
 from tests.proxy.calls import (
+    PROMPT_TOKENS,
     REQUEST,
     USER,
     WORDS,
     ask,
     open_bench,
+    price_usd,
     read_all,
     saying,
     text_chunk,
@@ -96,7 +99,7 @@ ERROR_OF_STATUS = sse_chunk({"error": {"message": "Upstream broke", "code": 502}
         ([END_OF_CHUNKS], "network_error", 0),
         ([Send(b"zz\r\n")], "network_error", 0),
         ([GARBAGE, WaitForClose()], "parsing_error", 0),
-        ([ERROR, WaitForClose()], "external_service_error", 0),
+        ([ERROR, WaitForClose()], "provider_internal_error", 0),
         ([ERROR_OF_STATUS, WaitForClose()], "provider_gateway_error", 502),
     ],
 )
@@ -197,20 +200,25 @@ async def test_an_answer_without_an_end_is_given_up(autojump_clock: MockClock) -
         bench.assert_nothing_left()
 
 
-IMPOSSIBLE = [
-    {"prompt_tokens": -1, "completion_tokens": 5},
-    {"prompt_tokens": 1, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": -7}},
-    {"prompt_tokens": 1_000_000_001, "completion_tokens": 5},
-    {"prompt_tokens": 10**30, "completion_tokens": 5},
-    {"prompt_tokens": 900_000_000, "completion_tokens": 5},
+IMPOSSIBLE: list[tuple[dict[str, object], int | None, int | None]] = [
+    ({"prompt_tokens": -1, "completion_tokens": 5}, None, 5),
+    ({"prompt_tokens": 9, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": -7}}, 9, 5),
+    ({"prompt_tokens": 1_000_000_001, "completion_tokens": 5}, None, None),
+    ({"prompt_tokens": 10**30, "completion_tokens": 5}, None, 5),
+    ({"prompt_tokens": 900_000_000, "completion_tokens": 5}, None, None),
 ]
 
 
-@pytest.mark.parametrize("usage", IMPOSSIBLE)
-async def test_usage_that_cannot_be_is_not_believed(usage: object) -> None:
+@pytest.mark.parametrize(("usage", "prompt", "completion"), IMPOSSIBLE)
+async def test_a_number_that_cannot_be_is_no_word(
+    usage: dict[str, object], prompt: int | None, completion: int | None
+) -> None:
+    """What was counted here stands for it; of usage that nobody could pay, for all of it."""
     ending: list[Step] = [sse_chunk({"choices": [], "usage": usage}), SendChunk(b"data: [DONE]\n\n"), END_OF_CHUNKS]
     async with open_bench([*openai_stream(WORDS)[:-2], *ending]) as bench:
         events = await ask(bench)
-        assert not any(isinstance(event, Usage) for event in events)
         assert isinstance(events[-1], Completed)
-        bench.assert_charged_as_counted(WORDS)
+        counted = sum(count_tokens(word) for word in WORDS)
+        charge = price_usd(PROMPT_TOKENS if prompt is None else prompt, counted if completion is None else completion)
+        bench.assert_charged(str(charge))
+        assert bench.settlement.provisional == (prompt is None or completion is None)

@@ -76,7 +76,7 @@ async def test_media_that_the_provider_refuses_hold_nothing_and_call_nobody() ->
 
 async def test_a_provider_without_a_key_holds_nothing_and_is_not_called() -> None:
     async with open_bench(ANSWER) as bench:
-        keyless = {"openai": replace(bench.gateway.upstreams["openai"], api_key=None)}
+        keyless = {"openai": replace(bench.gateway.upstreams["openai"], api_keys=())}
         with pytest.raises(ProviderNotConfigured):
             async with replace(bench.gateway, upstreams=keyless).open_chat(USER, REQUEST):
                 pass

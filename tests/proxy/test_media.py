@@ -19,7 +19,7 @@ LIMITS = MediaLimits(frozenset({"image/png"}), frozenset({"application/pdf"}))
 
 def check(*parts: Part, limits: MediaLimits = LIMITS, sees_images: bool = True) -> None:
     provider = replace(openai.PROVIDER, media=limits)
-    route = Route(replace(MODEL, sees_images=sees_images), provider, Target("https://x.test", "", "x"))
+    route = Route(replace(MODEL, sees_images=sees_images), provider, (Target("https://x.test", "", "x"),))
     check_media(ChatRequest("x", (Message("system", (Text("see"),)), Message("user", parts))), route)
 
 

@@ -7,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.chat import (
+    AudioDelta,
     ChatEvent,
     Failed,
     Finished,
+    ImageDelta,
+    ProviderItem,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -17,10 +20,23 @@ from proxy.chat import (
     Usage,
 )
 from proxy.meter import Meter
-from proxy.tokens import count_tokens
+from proxy.tokens import TOKENS_PER_MADE_IMAGE, count_tokens, find_tokenizer
 
 FAILED = Failed("network_error", "cut", "openai")
 REPORTED = Usage(input_tokens=7, cache_read_tokens=3, output_tokens=5)
+EVERYTHING = Usage(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+SEARCHES = [
+    {"type": "server_tool_use", "name": "web_search", "input": {"query": "x"}},
+    {"type": "web_search_call", "action": {"type": "search", "query": "x"}},
+    {"type": "web_search_call"},
+]
+NO_SEARCHES: list[dict[str, object]] = [
+    {"type": "server_tool_use", "name": "code_execution"},
+    {"type": "web_search_tool_result"},
+    {"type": "web_search_call", "action": {"type": "open_page"}},
+    {"type": 5},
+    {},
+]
 
 
 @dataclass(slots=True)
@@ -165,3 +181,72 @@ def test_a_report_in_mid_stream_is_old_if_more_was_passed_on(ending: list[ChatEv
     meter.note_passed_on([TextDelta("Hello")] * 3)
     meter.note_read(ending)
     assert meter.usage == Usage(input_tokens=7, output_tokens=output_tokens)
+
+
+def test_all_buckets_of_a_report_are_kept() -> None:
+    slot = NotingSlot()
+    meter = build_meter(slot)
+    meter.note_accepted()
+    meter.note_read([EVERYTHING, Usage(), Finished("stop")])
+    assert (meter.usage, meter.is_provisional) == (EVERYTHING, False)
+    assert slot.notes[-1] == (True, True, EVERYTHING)
+
+
+def test_the_sides_of_a_usage_come_from_one_report_each_and_the_most_searches_count() -> None:
+    """As in a stream that tells the prompt first and the answer at its end."""
+    prompt = Usage(input_tokens=1, cache_write_1h_tokens=6, input_audio_tokens=7, searches=2)
+    completion = Usage(output_tokens=4, reasoning_tokens=5, output_audio_tokens=8, output_image_tokens=9, searches=1)
+    meter = build_accepted()
+    meter.note_read([prompt, completion, Finished("stop")])
+    assert meter.usage == Usage(1, 0, 0, 4, 5, 6, 7, 8, 9, 2)
+
+
+def test_a_later_side_replaces_the_earlier_one_with_all_its_buckets() -> None:
+    meter = build_accepted()
+    later = Usage(input_audio_tokens=1, output_image_tokens=1)
+    meter.note_read([EVERYTHING, later, Finished("stop")])
+    assert meter.usage == Usage(input_audio_tokens=1, output_image_tokens=1, searches=10)
+
+
+@pytest.mark.parametrize("item", SEARCHES)
+def test_a_search_that_was_told_of_is_charged_without_a_report(item: dict[str, object]) -> None:
+    meter = build_accepted()
+    meter.note_read([ProviderItem("f", item)] * 2)
+    assert meter.usage == Usage(input_tokens=100, searches=2)
+    meter.note_read([Usage(input_tokens=7, output_tokens=1, searches=1)])
+    assert meter.usage.searches == 2, "the report is from before the second"
+    meter.note_read([Finished("stop")])
+    assert meter.usage.searches == 1, "the last word"
+
+
+@pytest.mark.parametrize("item", NO_SEARCHES)
+def test_other_items_are_no_searches(item: dict[str, object]) -> None:
+    meter = build_accepted()
+    meter.note_read([ProviderItem("f", item)])
+    assert meter.usage == Usage(input_tokens=100)
+
+
+def test_sound_and_images_that_were_passed_on_are_estimated() -> None:
+    """48,000 bytes are a second, and a second is 20 tokens."""
+    meter = build_accepted()
+    meter.note_passed_on([AudioDelta(data="A" * 64_000), AudioDelta(data="A" * 64_000, transcript="Hello")])
+    meter.note_passed_on([ImageDelta("image/png", "AAAA")])
+    expected = Usage(100, output_tokens=1, output_audio_tokens=40, output_image_tokens=TOKENS_PER_MADE_IMAGE)
+    assert meter.usage == expected
+
+
+@pytest.mark.parametrize("event", [AudioDelta(data="A" * 40), ImageDelta("image/png", "AAAA")])
+def test_a_failure_after_sound_or_an_image_costs_what_came(event: ChatEvent) -> None:
+    meter = build_accepted()
+    meter.note_passed_on([event])
+    meter.note_read([FAILED])
+    assert meter.usage.prompt_tokens == 100
+    assert meter.usage.completion_tokens > 0
+
+
+def test_pieces_are_counted_as_the_model_does_and_rounded_once() -> None:
+    tokenizer = find_tokenizer("claude-sonnet-4-5")
+    meter = Meter(100, NotingSlot(), tokenizer)
+    meter.note_accepted()
+    meter.note_passed_on([TextDelta("Hello"), ReasoningDelta("Hello")] * 100)
+    assert meter.usage == Usage(100, output_tokens=116, reasoning_tokens=116)

@@ -1,21 +1,26 @@
 """Money: exact, rounded once, and never more than was held."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import Usage
-from proxy.errors import ModelNotPriced, UsageOutOfBounds
+from proxy.chat import Audio, ChatRequest, Message, Text, Tool, Usage, WebSearch
+from proxy.errors import ModelNotPriced, RequestNotSupported, UsageOutOfBounds
 from proxy.pricing import (
     MAX_TOKENS,
     MIN_RATE,
+    Extra,
     Price,
     Rates,
+    check_priced,
     cost_usd,
+    count_searches,
     decode_price,
     encode_price,
+    find_extras,
     is_chargeable,
     read_price,
     worst_cost_usd,
@@ -37,6 +42,23 @@ LONG = {
     "long_context_cached_input_per_million": 0.625,
 }
 PLAIN = read_price({"input_per_million": 1, "output_per_million": 2})
+EVERYTHING = read_price(
+    {
+        "input_per_million": 1,
+        "output_per_million": 2,
+        "cache_read_per_million": "0.1",
+        "cache_write_per_million": "1.25",
+        "cache_write_1h_per_million": "1.5",
+        "audio_input_per_million": 4,
+        "audio_output_per_million": 8,
+        "image_output_per_million": 16,
+        "web_search_per_thousand": 10,
+    }
+)
+EXTRAS: list[Extra] = [
+    "cache_write_1h_tokens", "input_audio_tokens", "output_audio_tokens", "output_image_tokens"
+]
+HELLO = ChatRequest("m/x", (Message("user", (Text("Hello"),)),))
 CHEAPEST = Price(Rates(MIN_RATE, MIN_RATE, MIN_RATE, MIN_RATE))
 
 
@@ -82,6 +104,14 @@ def test_reasoning_costs_what_output_costs() -> None:
         Usage(cache_write_tokens=-1, input_tokens=5),
         Usage(output_tokens=-1, reasoning_tokens=5),
         Usage(output_tokens=5, reasoning_tokens=-1),
+        Usage(cache_write_1h_tokens=-1, input_tokens=5),
+        Usage(input_audio_tokens=-1, input_tokens=5),
+        Usage(output_audio_tokens=-1, output_tokens=5),
+        Usage(output_image_tokens=-1, output_tokens=5),
+        Usage(searches=-1),
+        Usage(searches=MAX_TOKENS + 1),
+        Usage(input_audio_tokens=MAX_TOKENS, cache_write_1h_tokens=1),
+        Usage(output_image_tokens=MAX_TOKENS, output_audio_tokens=1),
         Usage(input_tokens=MAX_TOKENS + 1),
         Usage(input_tokens=MAX_TOKENS, cache_read_tokens=1),
         Usage(output_tokens=MAX_TOKENS, reasoning_tokens=1),
@@ -93,6 +123,120 @@ def test_usage_that_cannot_be_has_no_price(usage: Usage) -> None:
     assert not is_chargeable(CHEAPEST, usage)
     with pytest.raises(UsageOutOfBounds):
         cost_usd(CHEAPEST, usage)
+
+
+@pytest.mark.parametrize(
+    ("usage", "cost"),
+    [
+        (Usage(input_tokens=1_000_000), "1"),
+        (Usage(cache_read_tokens=1_000_000), "0.1"),
+        (Usage(cache_write_tokens=1_000_000), "1.25"),
+        (Usage(cache_write_1h_tokens=1_000_000), "1.5"),
+        (Usage(input_audio_tokens=1_000_000), "4"),
+        (Usage(output_tokens=1_000_000), "2"),
+        (Usage(reasoning_tokens=1_000_000), "2"),
+        (Usage(output_audio_tokens=1_000_000), "8"),
+        (Usage(output_image_tokens=1_000_000), "16"),
+        (Usage(searches=3), "0.03"),
+        (Usage(1_000_000, 0, 0, 1_000_000, 0, 1_000_000, 0, 1_000_000, 0, 1000), "22.5"),
+    ],
+)
+def test_every_bucket_has_its_own_rate(usage: Usage, cost: str) -> None:
+    assert cost_usd(EVERYTHING, usage) == Decimal(cost)
+
+
+@pytest.mark.parametrize(
+    ("usage", "like"),
+    [
+        (Usage(cache_write_1h_tokens=1000), Usage(cache_write_tokens=1000)),
+        (Usage(input_audio_tokens=1000), Usage(input_tokens=1000)),
+        (Usage(output_audio_tokens=1000), Usage(output_tokens=1000)),
+        (Usage(output_image_tokens=1000), Usage(output_tokens=1000)),
+        (Usage(searches=1000), Usage()),
+    ],
+)
+@pytest.mark.parametrize("pricing", [ANTHROPIC, LONG])
+def test_a_bucket_without_a_rate_has_that_of_the_more_general_one(
+    pricing: dict[str, object], usage: Usage, like: Usage
+) -> None:
+    assert cost_usd(read_price(pricing), usage) == cost_usd(read_price(pricing), like)
+
+
+def test_all_that_was_read_counts_for_the_long_context_and_rates_of_their_own_hold_there_too() -> None:
+    price = read_price({**LONG, "audio_input_per_million": 7, "web_search_per_thousand": 14})
+    usage = Usage(input_audio_tokens=100_000, cache_write_1h_tokens=100_001, searches=1)
+    assert cost_usd(price, usage) == Decimal("0.964002"), "0.7 + 0.2500025 + 0.014"
+
+
+@pytest.mark.parametrize("rate", ["free", -1, 0, 1001, None])
+@pytest.mark.parametrize("name", ["audio_input_per_million", "image_output_per_million", "web_search_per_thousand"])
+def test_an_extra_rate_out_of_bounds_is_none(name: str, rate: object) -> None:
+    assert read_price({"input_per_million": 1, "output_per_million": 2, name: rate}) == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (replace(HELLO, web_search=WebSearch()), "web_search"),
+        (replace(HELLO, modalities=("text", "audio")), "audio_output"),
+        (replace(HELLO, audio_output={"voice": "a"}), "audio_output"),
+        (replace(HELLO, modalities=("image",)), "image_output"),
+    ],
+)
+def test_what_has_no_price_is_refused_by_the_fields_name(request_: ChatRequest, field: str) -> None:
+    check_priced(EVERYTHING, request_)
+    check_priced(PLAIN, HELLO)
+    with pytest.raises(RequestNotSupported, match=field):
+        check_priced(PLAIN, request_)
+
+
+def test_the_dearer_buckets_are_those_that_a_request_asks_for() -> None:
+    hour: dict[str, object] = {"type": "ephemeral", "ttl": "1h"}
+    marked = Message("user", (Text("Hello", cache_control=hour),))
+    spoken = Message("user", (Audio("wav", "AAAA"),))
+    assert find_extras(HELLO) == frozenset()
+    assert find_extras(replace(HELLO, cache_control={"type": "ephemeral", "ttl": "5m"})) == frozenset()
+    for request in (
+        replace(HELLO, cache_control=hour),
+        replace(HELLO, tools=(Tool("f", cache_control=hour),)),
+        replace(HELLO, messages=(marked,)),
+    ):
+        assert find_extras(request) == {"cache_write_1h_tokens"}
+    assert find_extras(replace(HELLO, messages=(spoken,))) == {"input_audio_tokens"}
+    assert find_extras(replace(HELLO, modalities=("image", "audio"))) == {"output_image_tokens", "output_audio_tokens"}
+
+
+def test_searches_are_held_for_as_the_request_bounds_them_else_as_the_model_does_them_unasked() -> None:
+    searching = replace(HELLO, web_search=WebSearch(max_searches=3))
+    assert count_searches(HELLO, {}) == 0
+    assert count_searches(HELLO, {"searches_unasked": 100}) == 100
+    assert count_searches(searching, {"searches_unasked": 100}) == 3
+    assert worst_cost_usd(EVERYTHING, 0, 0, 3) == Decimal("0.03")
+
+
+@pytest.mark.parametrize(
+    ("extras", "worst"),
+    [
+        ([], "3.25"),
+        (["cache_write_1h_tokens"], "3.5"),
+        (["input_audio_tokens"], "6"),
+        (["output_audio_tokens"], "9.25"),
+        (["output_image_tokens"], "17.25"),
+        (EXTRAS, "20"),
+    ],
+)
+def test_a_hold_is_as_high_as_the_request_can_reach(extras: list[Extra], worst: str) -> None:
+    assert worst_cost_usd(EVERYTHING, 1_000_000, 1_000_000, extras=frozenset(extras)) == Decimal(worst)
+
+
+def test_a_price_of_an_older_hold_is_read() -> None:
+    """As it was written before there were rates for sound, images, searches and the longer cache."""
+    base = '{"input":"3","output":"15","cache_read":"0.30","cache_write":"3.75"}'
+    old = f'{{"base":{base},"long_context_threshold":200000,"long_context":{base}}}'
+    rates = Rates(Decimal(3), Decimal(15), Decimal("0.30"), Decimal("3.75"))
+    assert decode_price(old) == Price(rates, 200_000, rates)
+    assert decode_price(f'{{"base":{base}}}') == Price(rates)
+    assert cost_usd(decode_price(old), Usage(cache_write_1h_tokens=1_000_000, searches=5)) == Decimal("3.75")
 
 
 def test_a_call_costs_a_thousand_dollars_at_most() -> None:
@@ -179,8 +323,11 @@ def test_a_threshold_that_is_no_number_is_none(threshold: object) -> None:
 
 
 RATES = st.decimals("0.000001", "1000", places=6).filter(lambda rate: rate > 0)
-ALL_RATES = st.builds(Rates, RATES, RATES, RATES, RATES)
-PRICES = st.builds(Price, ALL_RATES) | st.builds(Price, ALL_RATES, st.integers(0, 5000), ALL_RATES)
+OR_NONE = st.none() | RATES
+ALL_RATES = st.builds(Rates, RATES, RATES, RATES, RATES, OR_NONE, OR_NONE, OR_NONE, OR_NONE)
+PRICES = st.builds(Price, ALL_RATES, st.none(), st.none(), OR_NONE) | st.builds(
+    Price, ALL_RATES, st.integers(0, 5000), ALL_RATES, OR_NONE
+)
 TOKENS = st.integers(0, 5000)
 
 
@@ -189,17 +336,24 @@ def test_a_price_survives_its_encoding(price: Price) -> None:
     assert decode_price(encode_price(price)) == price
 
 
-@given(PRICES, TOKENS, TOKENS, st.data())
+@given(PRICES, TOKENS, TOKENS, st.integers(0, 20), st.sets(st.sampled_from(EXTRAS)), st.data())
 def test_no_usage_within_its_bounds_costs_more_than_was_held(
-    price: Price, prompt_tokens: int, output_tokens: int, data: st.DataObject
+    price: Price, prompt_tokens: int, output_tokens: int, searches: int, extras: set[Extra], data: st.DataObject
 ) -> None:
-    prompt = data.draw(st.integers(0, prompt_tokens))
-    cache_read = data.draw(st.integers(0, prompt))
-    cache_write = data.draw(st.integers(0, prompt - cache_read))
-    output = data.draw(st.integers(0, output_tokens))
-    reasoning = data.draw(st.integers(0, output_tokens - output))
-    usage = Usage(prompt - cache_read - cache_write, cache_read, cache_write, output, reasoning)
-    assert cost_usd(price, usage) <= worst_cost_usd(price, prompt_tokens, output_tokens)
+    prompt = ["input_tokens", "cache_read_tokens", "cache_write_tokens", *(set(EXTRAS[:2]) & extras)]
+    output = ["output_tokens", "reasoning_tokens", *(set(EXTRAS[2:]) & extras)]
+    buckets = share(data, prompt_tokens, prompt) | share(data, output_tokens, output)
+    usage = Usage(**buckets, searches=data.draw(st.integers(0, searches)))
+    assert cost_usd(price, usage) <= worst_cost_usd(price, prompt_tokens, output_tokens, searches, frozenset(extras))
+
+
+def share(data: st.DataObject, tokens: int, buckets: list[str]) -> dict[str, int]:
+    """So many tokens or fewer, in these buckets."""
+    shared = {}
+    for bucket in buckets:
+        shared[bucket] = data.draw(st.integers(0, tokens))
+        tokens -= shared[bucket]
+    return shared
 
 
 @given(PRICES, TOKENS, TOKENS)

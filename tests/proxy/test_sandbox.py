@@ -11,14 +11,14 @@ from trio.testing import MockClock
 
 from proxy.chat import ChatEvent, Finished, Usage
 from proxy.collected import Collected
-from proxy.dialects.openai_chat_answer import StreamReader
+from proxy.dialects.openai_chat_answer import open_reader
 from proxy.provider import UpstreamRequest
 from proxy.sandbox import SECONDS_PER_WORD, SandboxExchange, SandboxTransport, play
 from proxy.transport import Exchange
 
 
 def answer(*messages: Any, **rest: object) -> list[ChatEvent]:
-    reader = StreamReader("sandbox")
+    reader = open_reader("sandbox", "text/event-stream")
     body = json.dumps({"messages": messages, **rest}).encode()
     return [event for piece in play(body) for event in reader.feed(piece)] + reader.finish()
 

@@ -241,7 +241,8 @@ async def test_without_credit_there_is_a_402_and_no_stream(server: Server) -> No
 
 async def test_nesting_to_any_depth_is_no_fault_of_ours(server: Server) -> None:
     """What has just been read is written again further down the stack, where there is less room."""
-    body = json.dumps({**CHAT, "response_format": {"a": 0}}).encode()
+    wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"a": 0}}}
+    body = json.dumps({**CHAT, "response_format": wanted}).encode()
     for depth in (*range(1, 100, 9), *range(900, 1000, 5)):
         nested = b"[" * depth + b"]" * depth
         answer = await server.ask("POST", SHIPPED, body.replace(b'{"a": 0}', b'{"a":' + nested + b"}"))

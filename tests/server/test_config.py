@@ -130,8 +130,20 @@ def openai() -> Provider:
 
 def test_a_provider_without_a_key_is_there_and_not_usable(openai: Provider) -> None:
     upstream = read().upstreams["openai"]
-    assert (upstream.base_url, upstream.api_key, upstream.is_usable) == (openai.default_base_url, None, False)
+    assert (upstream.base_url, upstream.api_keys, upstream.is_usable) == (openai.default_base_url, (), False)
     assert read(OPENAI_API_KEY="sk").upstreams["openai"].is_usable
+
+
+@pytest.mark.parametrize(
+    ("settings", "keys"),
+    [
+        ({"OPENAI_API_KEYS": "a, b,,c ,"}, ("a", "b", "c")),
+        ({"OPENAI_API_KEY": "a", "OPENAI_API_KEYS": "b,a"}, ("a", "b")),
+        ({"OPENAI_API_KEYS": " , "}, ()),
+    ],
+)
+def test_a_provider_may_have_several_keys(settings: dict[str, str], keys: tuple[str, ...]) -> None:
+    assert read(**settings).upstreams["openai"].api_keys == keys
 
 
 def test_a_stand_in_exists_in_development_only() -> None:
@@ -157,7 +169,8 @@ def test_keys_may_not_go_unencrypted_to_another_machine_in_production() -> None:
 
 
 def test_names_of_settings_follow_from_the_providers_code() -> None:
-    assert setting_names("my-model_host") == ("MY_MODEL_HOST_BASE_URL", "MY_MODEL_HOST_API_KEY")
+    names = setting_names("my-model_host")
+    assert (names.base_url, names.api_key) == ("MY_MODEL_HOST_BASE_URL", "MY_MODEL_HOST_API_KEY")
 
 
 def test_the_journal_is_the_databases_own_and_outlives_a_new_password() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -202,6 +203,21 @@ def test_details_have_every_member_that_ios_requires() -> None:
             "details": "Words for a user",
         },
     }
+
+
+def test_details_tell_of_a_fallback_and_of_the_limit_that_was_passed() -> None:
+    failed = build_failed("context_length_exceeded", fallback_attempted=True, model_limit=8192, requested_tokens=9000)
+    details = error_details(failed)
+    assert details["fallbackAttempted"] is True
+    assert details["providerError"] == {
+        "provider": "openai",
+        "statusCode": 0,
+        "errorType": "context_length_exceeded",
+        "details": "Words for a user",
+        "context": {"requestedTokens": 9000, "modelLimit": 8192},
+    }
+    only_limit: Any = error_details(build_failed("context_length_exceeded", model_limit=8192))["providerError"]
+    assert only_limit["context"] == {"modelLimit": 8192}
 
 
 def test_the_desktop_knows_most_of_our_types() -> None:

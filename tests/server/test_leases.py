@@ -1,6 +1,8 @@
 """Calls whose process is gone: charged from what is known of them, once."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, fields, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import trio
 
 from proxy.chat import Usage
+from proxy.errors import UpstreamError
 from proxy.ledger import Hold
 from server.leases import RENEWALS_PER_LEASE, Leases
 from storage.credits import Balance, Credits
@@ -47,7 +50,11 @@ def journal(folder: Path) -> Iterator[Journal]:
 
 @pytest.fixture
 def leases(credits_: Credits, journal: Journal, folder: Path) -> Leases:
-    return Leases(credits_, journal, folder)
+    return Leases(credits_, journal, folder, know_nothing)
+
+
+async def know_nothing(_provider_code: str, _upstream_id: str) -> None:
+    raise AssertionError("nothing runs in the background here")
 
 
 @pytest.fixture
@@ -59,16 +66,7 @@ async def hold(database: Database, credits_: Credits) -> Hold:
 
 
 def note(hold: Hold, *, reported: bool = False, usage: Usage = USAGE) -> Progress:
-    return Progress(
-        hold.id,
-        True,
-        reported,
-        usage.input_tokens,
-        usage.cache_read_tokens,
-        usage.cache_write_tokens,
-        usage.output_tokens,
-        usage.reasoning_tokens,
-    )
+    return Progress(hold.id, True, reported, **asdict(usage))
 
 
 def fetch(owner_url: str, statement: str) -> list[tuple[object, ...]]:
@@ -88,6 +86,24 @@ async def test_the_calls_of_a_killed_process_are_charged_to_the_last_token(
     assert fetch(owner_database_url, used) == [("cancelled", not reported, COST, 1_000_000, 100_000, 50_000)]
     assert len(find_journals(folder)) == 1, "its own is left"
     assert await leases.sweep() == 0
+
+
+async def test_every_bucket_survives_a_kill_and_is_charged(
+    leases: Leases, folder: Path, database: Database, credits_: Credits, owner_database_url: str
+) -> None:
+    """At its own price, which the hold keeps; who answered is not known, so the usage says who was to."""
+    rates = {"input": "1", "output": "10", "cache_read": "0.1", "cache_write": "1.25", "cache_write_1h": "2"}
+    base = rates | {"audio_input": "3", "audio_output": "20", "image_output": "30"}
+    price = json.dumps({"base": base, "web_search_per_thousand": "14"})
+    hold = replace(build_hold(await make_user(database, "10"), "5"), price=price)
+    await credits_.hold(hold)
+    many = 100_000
+    leave_journal(folder, [note(hold, usage=Usage(many, many, many, many, many, many, many, many, many, 5))])
+    assert await leases.sweep() == 1
+    assert (await credits_.balance(hold.user_id)).balance_usd == 10 - Decimal("7.735") - Decimal("0.07")
+    columns = ", ".join(field.name for field in fields(Usage))
+    used = fetch(owner_database_url, f"SELECT provider_code, {columns} FROM usage")  # noqa: S608 - our own columns
+    assert used == [("openai", *[many] * 9, 5)]
 
 
 async def test_without_a_journal_the_renewed_progress_is_charged(
@@ -224,7 +240,7 @@ async def test_the_loops_outlive_a_lock_that_is_not_released_in_time(
     slot = journal.open_slot(hold.id)
     url = database_url + ("&" if "?" in database_url else "?") + "options=-c%20lock_timeout%3D20ms"
     async with open_database(url, size=2) as database, trio.open_nursery() as nursery:
-        leases = Leases(Credits(database, lease_seconds=1), journal, folder)
+        leases = Leases(Credits(database, lease_seconds=1), journal, folder, know_nothing)
         with psycopg.connect(owner_database_url) as owner:
             owner.execute("LOCK TABLE holds")
             nursery.start_soon(leases.keep_renewing)
@@ -235,3 +251,40 @@ async def test_the_loops_outlive_a_lock_that_is_not_released_in_time(
                 await trio.sleep(0.05)
         nursery.cancel_scope.cancel()
     slot.clear()
+
+
+async def test_an_answer_in_the_background_is_called_off_and_what_it_says_is_charged(
+    leases: Leases, folder: Path, hold: Hold, credits_: Credits, owner_database_url: str
+) -> None:
+    """What the provider says of it then is more than anybody counted."""
+    called_off = []
+
+    async def call_off(provider_code: str, upstream_id: str) -> Usage:
+        called_off.append((provider_code, upstream_id))
+        return Usage(input_tokens=1_000_000, output_tokens=200_000)
+
+    await credits_.note_upstream(hold.id, "openai", "resp_1")
+    leave_journal(folder, [note(hold)])
+    assert await replace(leases, call_off=call_off).sweep() == 1
+    assert called_off == [("openai", "resp_1")]
+    used = "SELECT provisional, input_tokens, output_tokens FROM usage"
+    assert fetch(owner_database_url, used) == [(False, 1_000_000, 200_000)]
+
+
+@pytest.mark.parametrize("trouble", ["refused", "silent", "unknown"])
+async def test_what_cannot_be_called_off_is_settled_all_the_same(
+    leases: Leases, folder: Path, hold: Hold, credits_: Credits, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.leases.CALL_OFF_SECONDS", 0.1)
+
+    async def call_off(_provider_code: str, _upstream_id: str) -> Usage | None:
+        if trouble == "refused":
+            raise UpstreamError("gone")
+        if trouble == "silent":
+            await trio.sleep_forever()
+        return None
+
+    await credits_.note_upstream(hold.id, "openai", "resp_1")
+    leave_journal(folder, [note(hold)])
+    assert await replace(leases, call_off=call_off).sweep() == 1
+    assert await credits_.balance(hold.user_id) == Balance(10 - COST, Decimal(0))

@@ -10,7 +10,18 @@ from storage.credits import Credits
 from storage.postgres import Database
 
 PRICE = '{"base": {"input": "1", "output": "10", "cache_read": "0.1", "cache_write": "1.25"}}'
-USAGE = Usage(input_tokens=5, cache_read_tokens=4, cache_write_tokens=3, output_tokens=2, reasoning_tokens=1)
+USAGE = Usage(
+    input_tokens=10,
+    cache_read_tokens=9,
+    cache_write_tokens=8,
+    output_tokens=7,
+    reasoning_tokens=6,
+    cache_write_1h_tokens=5,
+    input_audio_tokens=4,
+    output_audio_tokens=3,
+    output_image_tokens=2,
+    searches=1,
+)
 
 
 async def make_user(database: Database, credits_usd: str = "0") -> UUID:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 
 from storage.journal import Progress
@@ -30,7 +31,7 @@ with open_journal(Path(sys.argv[1])) as journal:
 @contextmanager
 def journal_process(folder: Path, calls: Sequence[Progress]) -> Iterator["subprocess.Popen[bytes]"]:
     """Runs these calls until it is killed, or its standard input is closed; killed at the end of the block."""
-    words = [",".join([str(one.hold_id), *map(str, _numbers(one))]) for one in calls]
+    words = [",".join([str(one.hold_id), *(str(int(number)) for number in astuple(one)[1:])]) for one in calls]
     process = subprocess.Popen(  # noqa: S603 # our own interpreter
         [sys.executable, "-c", WRITER, str(folder), *words],
         cwd=PROJECT,
@@ -48,8 +49,3 @@ def leave_journal(folder: Path, calls: Sequence[Progress]) -> None:
     """What `kill -9` of a process with these calls leaves."""
     with journal_process(folder, calls) as process:
         process.kill()
-
-
-def _numbers(one: Progress) -> tuple[int, ...]:
-    tokens = one.input_tokens, one.cache_read_tokens, one.cache_write_tokens, one.output_tokens, one.reasoning_tokens
-    return int(one.accepted), int(one.reported), *tokens

@@ -15,7 +15,7 @@ from proxy.ledger import Hold
 from storage.credits import Balance, BalanceTooLow, Credits, RequestRepeated
 from storage.journal import Progress
 from storage.postgres import Database, open_database
-from tests.storage.calls import PRICE, build_hold, build_settlement, grant, make_user
+from tests.storage.calls import PRICE, USAGE, build_hold, build_settlement, grant, make_user
 from tests.storage.credit_model import CreditModel
 
 Query = Callable[..., list[tuple[object, ...]]]
@@ -188,13 +188,24 @@ async def test_settling_charges_releases_and_records(database: Database, credits
     booked = query("SELECT kind, amount_usd, hold_id, idempotency_key FROM credit_ledger ORDER BY id DESC LIMIT 1")
     assert booked == [("charge", Decimal("-0.123456"), hold.id, f"charge:{hold.id}")]
     used = """
-        SELECT outcome, provisional, cost_usd, input_tokens, cache_read_tokens, cache_write_tokens, output_tokens,
-               reasoning_tokens FROM usage
+        SELECT outcome, provisional, cost_usd, provider_code, input_tokens, cache_read_tokens, cache_write_tokens,
+               output_tokens, reasoning_tokens, cache_write_1h_tokens, input_audio_tokens, output_audio_tokens,
+               output_image_tokens, searches FROM usage
     """
-    assert query(used) == [("completed", True, Decimal("0.123456"), 5, 4, 3, 2, 1)]
+    assert query(used) == [("completed", True, Decimal("0.123456"), "openai", *range(10, 0, -1))]
     assert query("SELECT state, charged_usd, settled_at IS NOT NULL FROM holds") == [
         ("settled", Decimal("0.123456"), True)
     ]
+
+
+async def test_the_usage_says_who_answered_and_the_hold_who_was_to(
+    database: Database, credits_: Credits, query: Query
+) -> None:
+    hold = build_hold(await make_user(database, "10"))
+    await credits_.hold(hold)
+    assert await credits_.settle(replace(build_settlement(hold), provider_code="openrouter"))
+    assert query("SELECT provider_code FROM usage") == [("openrouter",)]
+    assert query("SELECT provider_code FROM holds") == [("openai",)]
 
 
 async def test_settling_twice_books_one_row(database: Database, credits_: Credits, query: Query) -> None:
@@ -258,7 +269,7 @@ async def test_a_renewed_hold_is_not_expired_and_remembers_how_far_it_came(
 ) -> None:
     hold = build_hold(await make_user(database, "10"))
     await Credits(database, lease_seconds=-1).hold(hold)
-    progress = Progress(hold.id, True, False, 1, 2, 3, 4, 5)
+    progress = Progress(hold.id, True, False, *range(1, 11))
     (expired,) = await credits_.find_expired()
     assert (expired.id, expired.user_id, expired.progress) == (hold.id, hold.user_id, Progress(hold.id))
     await credits_.renew([progress])
@@ -308,10 +319,11 @@ async def test_a_call_that_outlived_its_lease_is_corrected_by_the_difference(
     hold = build_hold(await make_user(database, "10"))
     await Credits(database, lease_seconds=-1).hold(hold)
     assert await credits_.settle_expired(build_settlement(hold, "0.25", "cancelled", provisional=True))
-    late = build_settlement(hold, charge)
+    late = replace(build_settlement(hold, charge), provider_code="openrouter", usage=replace(USAGE, searches=99))
     assert await count_wins([lambda: credits_.settle(late)] * 4) == 1
     assert await credits_.balance(hold.user_id) == Balance(10 - Decimal(charge), Decimal(0))
-    assert query("SELECT outcome, provisional, cost_usd FROM usage") == [("completed", False, Decimal(charge))]
+    used = query("SELECT outcome, provisional, cost_usd, provider_code, searches FROM usage")
+    assert used == [("completed", False, Decimal(charge), "openrouter", 99)]
     corrections = query("SELECT amount_usd FROM credit_ledger WHERE kind = 'correction'")
     difference = Decimal("0.25") - Decimal(charge)
     assert corrections == ([(difference,)] if difference else [])

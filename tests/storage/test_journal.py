@@ -2,7 +2,9 @@
 
 import json
 import os
+import struct
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import storage.journal
+from proxy.chat import Usage
 from storage.journal import Journal, JournalUnusable, Progress, find_journals, open_journal, read_orphan
 from tests.storage.journals import journal_process, leave_journal
 
@@ -18,8 +21,8 @@ BIGGEST = 2**64 - 1
 CALLS = [
     Progress(UUID(int=1)),
     Progress(UUID(int=2), True),
-    Progress(UUID(int=3), True, True, 1, 2, 3, 4, 5),
-    Progress(UUID(int=2**128 - 1), True, False, BIGGEST, BIGGEST, BIGGEST, BIGGEST, BIGGEST),
+    Progress(UUID(int=3), True, True, *range(1, 11)),
+    Progress(UUID(int=2**128 - 1), True, False, *[BIGGEST] * 10),
 ]
 
 
@@ -77,6 +80,29 @@ def test_an_end_with_calls_still_running_leaves_them(tmp_path: Path) -> None:
 
 
 # Reading what was left
+
+
+def test_there_is_a_place_for_every_bucket_of_usage() -> None:
+    members = {field.name for field in fields(Progress)}
+    assert members - {"hold_id", "accepted", "reported"} == {field.name for field in fields(Usage)}
+
+
+def test_what_older_code_left_is_read_in_its_own_layout(tmp_path: Path) -> None:
+    slot = struct.Struct("<16s??6xQQQQQ")
+    path = tmp_path / "1-abc.journal"
+    taken = slot.pack(UUID(int=7).bytes, True, False, 1, 2, 3, 4, 5)
+    path.write_bytes(bytes(slot.size) + taken + bytes(10 * slot.size))
+    assert find_journals(tmp_path) == [path]
+    assert read(path) == [Progress(UUID(int=7), True, False, 1, 2, 3, 4, 5)]
+    assert find_journals(tmp_path) == []
+
+
+def test_older_code_and_ours_do_not_take_each_others_files(tmp_path: Path) -> None:
+    """They look for `*.journal`; and what newer code leaves, in a layout that we do not know, is left alone."""
+    leave_journal(tmp_path, CALLS)
+    (tmp_path / "2.journal-3").write_bytes(b"x" * 1000)
+    assert list(tmp_path.glob("*.journal")) == []
+    assert [path.suffix for path in find_journals(tmp_path)] == [".journal-2"]
 
 
 def test_of_two_readers_one_gets_it(tmp_path: Path) -> None:

@@ -82,6 +82,21 @@ def test_one_that_fails_leaves_nothing_and_blocks_nobody(
     assert migrate(owner_database_url) == []
 
 
+def test_usage_from_before_there_were_more_buckets_is_kept(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage.migrate, "read_migrations", lambda: read_migrations()[:3])
+    migrate(empty_url)
+    with psycopg.connect(empty_url) as connection:
+        connection.execute("INSERT INTO users (email) VALUES ('a@example.com')")
+        connection.execute(
+            "INSERT INTO usage SELECT gen_random_uuid(), id, 'm', 'openai', 'general', 'completed', false,"
+            " 5, 4, 3, 2, 1, 0.5, now() FROM users"
+        )
+    monkeypatch.undo()
+    migrate(empty_url)
+    columns = "input_tokens, reasoning_tokens, cache_write_1h_tokens, input_audio_tokens, output_image_tokens, searches"
+    assert fetch(empty_url, f"SELECT {columns} FROM usage") == [(5, 1, 0, 0, 0, 0)]  # noqa: S608 - our own columns
+
+
 async def test_an_owner_who_is_no_superuser_is_enough(servers: EmbeddedServers, empty_name: str) -> None:
     """Policies bind the owner as well: the booking trigger has to have one of its own."""
     role = f"owner_{uuid4().hex}"

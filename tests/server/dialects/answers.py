@@ -6,7 +6,22 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from proxy.chat import ChatEvent, Completed, Finished, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
+from proxy.chat import (
+    AudioDelta,
+    ChatEvent,
+    Citation,
+    Completed,
+    Finished,
+    ImageDelta,
+    Logprobs,
+    ProviderItem,
+    ReasoningDelta,
+    ReasoningSealed,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
 from proxy.collected import Collected
 from proxy.pricing import Price, Rates
 from proxy.routing import Model
@@ -27,6 +42,31 @@ EVERYTHING: list[ChatEvent] = [
     Finished("tool_calls"),
     COMPLETED,
 ]
+RICH_USAGE = Usage(1, 2, 3, 4, 5, 6, 7, 8, 9, searches=10)
+LOGPROB = {"token": "So", "logprob": -0.5, "bytes": [83, 111], "top_logprobs": []}
+RICH: list[ChatEvent] = [
+    ReasoningDelta("Hm", 3),
+    ReasoningDelta("m", 3),
+    ReasoningSealed(3, "anthropic-claude-v1", signature="seal"),
+    ProviderItem("openai-responses-v1", {"type": "web_search_call", "id": "ws_1"}),
+    ReasoningDelta("In short", 7, is_summary=True),
+    ReasoningSealed(7, "openai-responses-v1", "rs_1", encrypted="sealed"),
+    TextDelta("So"),
+    Logprobs((LOGPROB,)),
+    Citation("https://a.org", "A", 0, 2, "Said"),
+    Citation("https://b.org"),
+    Citation(title="Rules", start=1, end=2, cited_text="Thou", document_index=0),
+    ImageDelta("image/png", "aGk="),
+    AudioDelta(id="audio_1", transcript="So"),
+    AudioDelta(data="aGlo", transcript=" be", id="audio_1"),
+    AudioDelta(data="aG8=", expires_at=1_700_000_000),
+    ToolCallDelta(0, "c1", "look", "", "call seal"),
+    ToolCallDelta(0, arguments='{"a":1}'),
+    RICH_USAGE,
+    Finished("tool_calls"),
+    Completed(RICH_USAGE, "0.000120", provisional=False),
+]
+"""Each kind of event but a failure; reasoning blocks numbered with gaps, as providers number them."""
 
 
 def build_answer(*, include_usage: bool = False) -> Answer:

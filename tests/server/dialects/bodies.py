@@ -45,8 +45,30 @@ MEMBERS = [
     "task_type",
     "request_id",
     "response_format",
+    "tool_choice",
+    "top_k",
+    "logit_bias",
+    "metadata",
+    "modalities",
+    "audio",
+    "format",
+    "reasoning",
+    "thinking",
+    "web_search_options",
+    "user_location",
+    "cache_control",
+    "citations",
+    "input_audio",
+    "reasoning_details",
+    "provider_items",
+    "item",
+    "images",
+    "extra_content",
+    "google",
+    "index",
 ]
 WORDS = ["user", "tool", "text", "image_url", "input_image", "document", "file", "base64", "data:image/png;base64,aGk="]
+WORDS += ["function", "web_search", "allowed_tools", "json_schema", "input_audio", "thinking", "enabled", "wav"]
 
 
 def build_body(**members: Any) -> bytes:
@@ -84,13 +106,25 @@ def _grow(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 json_values = st.recursive(_scalars, _grow, max_leaves=15)
 parts = st.dictionaries(st.sampled_from(MEMBERS), json_values, max_size=4)
+roles = st.sampled_from(["user", "assistant", "assistant", "tool", "x"])
 messages = st.fixed_dictionaries(
-    {"role": st.sampled_from(["user", "assistant", "tool", "x"]), "content": json_values | st.lists(parts, max_size=3)},
-    optional={"tool_calls": json_values, "tool_call_id": json_values, "name": json_values},
+    {"role": roles, "content": json_values | st.lists(parts, max_size=3)},
+    optional={
+        "tool_calls": json_values,
+        "tool_call_id": json_values,
+        "name": json_values,
+        "reasoning_details": json_values | st.lists(parts, max_size=3),
+        "provider_items": json_values | st.lists(parts, max_size=3),
+        "images": json_values | st.lists(parts, max_size=3),
+        "audio": json_values,
+    },
 )
 bodies = st.fixed_dictionaries(
     {"model": st.text(max_size=5), "messages": st.lists(messages, min_size=1, max_size=2)},
-    optional={name: json_values for name in MEMBERS if name not in {"model", "messages"}},
+    optional={
+        **{name: json_values for name in MEMBERS if name not in {"model", "messages"}},
+        "tools": st.lists(parts, max_size=3),
+    },
 ).map(lambda body: json.dumps(body).encode())
 
 HOSTILE = [

@@ -3,13 +3,15 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import ToolCallDelta, Usage
+from proxy.chat import Completed, Usage
 from proxy.sse import SseDecoder
-from server.dialects.chunks import ChunkWriter, snake_case_usage, tool_call_delta
+from server.dialects.chunks import ChunkWriter, snake_case_usage
+from tests.server.dialects.answers import RICH_USAGE
 
 WRITER = ChunkWriter("chatcmpl-1", "openai/gpt-4.1-mini", 1_700_000_000)
 
@@ -44,28 +46,37 @@ def test_the_end_has_its_reason() -> None:
 
 
 def test_usage_comes_in_a_chunk_without_choices() -> None:
-    usage = snake_case_usage(Usage(1, 2, 3, 4, 5))
+    usage = {"prompt_tokens": 1}
     assert parse(WRITER.usage(usage)) == head(choices=[], usage=usage)
 
 
+def test_a_choice_may_have_more_members() -> None:
+    choice = {"index": 0, "delta": {}, "finish_reason": None, "logprobs": {"content": []}}
+    assert parse(WRITER.delta({}, logprobs={"content": []})) == head(choices=[choice])
+
+
 def test_usage_counts_every_token_once_in_the_totals() -> None:
-    assert snake_case_usage(Usage(1, 2, 3, 4, 5)) == {
-        "prompt_tokens": 6,
-        "completion_tokens": 9,
-        "total_tokens": 15,
-        "prompt_tokens_details": {"cached_tokens": 2},
-        "completion_tokens_details": {"reasoning_tokens": 5},
+    usage = snake_case_usage(Completed(RICH_USAGE, "0.000120", provisional=False))
+    assert json.loads(msgspec.json.encode(usage)) == {
+        "prompt_tokens": 19,
+        "completion_tokens": 26,
+        "total_tokens": 45,
+        "prompt_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 9, "audio_tokens": 7},
+        "completion_tokens_details": {"reasoning_tokens": 5, "audio_tokens": 8, "image_tokens": 9},
+        "server_tool_use": {"web_search_requests": 10},
+        "cost": 0.00012,
     }
+
+
+def test_searches_are_told_where_there_were_any() -> None:
+    assert "server_tool_use" not in snake_case_usage(Completed(Usage(1), "0.000001", provisional=False))
+
+
+def test_the_cost_is_a_number_with_its_six_places() -> None:
+    usage = snake_case_usage(Completed(Usage(1), "0.000120", provisional=False))
+    assert msgspec.json.encode(usage).endswith(b',"cost":0.000120}')
 
 
 @pytest.mark.parametrize("name", ['with "quotes"', "line\nbreak", "ü"])
 def test_a_models_name_is_written_as_json(name: str) -> None:
     assert parse(ChunkWriter("1", name, 0).text("x"))["model"] == name
-
-
-def test_a_tool_call_is_named_in_its_first_piece_alone() -> None:
-    first = tool_call_delta(ToolCallDelta(1, "c1", "look", ""))
-    function = {"name": "look", "arguments": ""}
-    assert first == {"tool_calls": [{"index": 1, "id": "c1", "type": "function", "function": function}]}
-    next_ = tool_call_delta(ToolCallDelta(1, arguments='{"a'))
-    assert next_ == {"tool_calls": [{"index": 1, "function": {"arguments": '{"a'}}]}

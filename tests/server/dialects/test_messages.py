@@ -1,18 +1,19 @@
 """Messages and their parts: each shape that clients send, and the place named where one is wrong."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from proxy.chat import Document, Image, Message, Part, Refusal, Text, ToolCall
+from proxy.chat import Audio, Document, Image, Message, Part, ProviderItem, Reasoning, Refusal, Text, ToolCall
 from server.dialects.messages import MAX_PIECES, WireMessage, read_messages
 from server.errors import RequestInvalid
 
 PNG = "data:image/png;base64,aGk="
 PDF = "data:application/pdf;base64,aGk="
+MARK = {"type": "ephemeral"}
+CLAUDE = "anthropic-claude-v1"
 IMAGE, DOCUMENT = Image("image/png", "aGk="), Document("application/pdf", "aGk=")
 
 
@@ -75,7 +76,7 @@ def test_without_a_message_there_is_nothing_to_answer() -> None:
 
 def test_no_request_has_more_pieces_than_can_be_read_in_a_moment() -> None:
     part, call = {"type": "text", "text": "x"}, {"id": "c", "function": {"name": "f"}}
-    message = {"role": "assistant", "content": [part], "tool_calls": [call, call]}
+    message = {"role": "assistant", "content": [part], "tool_calls": [call], "reasoning_details": [{"text": "x"}]}
     assert len(read(*[message] * (MAX_PIECES // 4))) == MAX_PIECES // 4
     assert "messages and parts" in refuse(*[message] * (MAX_PIECES // 4), {"role": "user"})
 
@@ -107,30 +108,15 @@ def test_a_name_and_a_refusal_are_kept() -> None:
     ("part", "expected"),
     [
         ({"type": "text", "text": "x", "cache_control": {}}, Text("x")),
+        ({"type": "text", "text": "x", "cache_control": MARK}, Text("x", MARK)),
         ({"type": "input_text", "text": "x"}, Text("x")),
         ({"type": "output_text", "text": "x", "annotations": []}, Text("x")),
         ({"type": "refusal", "refusal": "no"}, Refusal("no")),
-        ({"type": "image_url", "image_url": {"url": PNG}}, IMAGE),
-        ({"type": "image_url", "image_url": {"url": PNG, "detail": "low"}}, Image("image/png", "aGk=", "low")),
-        ({"type": "image_url", "image_url": {"url": PNG, "detail": None}}, IMAGE),
-        ({"type": "image_url", "image_url": PNG}, IMAGE),
-        ({"type": "input_image", "image_url": PNG, "detail": "high"}, Image("image/png", "aGk=", "high")),
-        ({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}, IMAGE),
-        ({"type": "image", "source": {"type": "url", "url": PNG}}, IMAGE),
-        ({"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "aGk="}}, DOCUMENT),
-        (
-            {
-                "type": "document",
-                "source": {"type": "base64", "media_type": "application/pdf", "data": "aGk=", "file_name": "a.pdf"},
-            },
-            Document("application/pdf", "aGk=", "a.pdf"),
-        ),
-        ({"type": "document", "source": {"type": "url", "url": PDF}}, DOCUMENT),
-        (
-            {"type": "file", "file": {"filename": "b.pdf", "file_data": PDF}},
-            Document("application/pdf", "aGk=", "b.pdf"),
-        ),
-        ({"type": "input_file", "file_data": PDF, "filename": ""}, DOCUMENT),
+        ({"type": "image_url", "image_url": PNG, "cache_control": MARK}, Image("image/png", "aGk=", None, MARK)),
+        ({"type": "input_file", "file_data": PDF, "cache_control": MARK}, replace(DOCUMENT, cache_control=MARK)),
+        ({"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav"}}, Audio("wav", "aGk=")),
+        ({"type": "thinking", "thinking": "Hm", "signature": "s"}, Reasoning("Hm", CLAUDE, signature="s")),
+        ({"type": "redacted_thinking", "data": "e"}, Reasoning(format=CLAUDE, encrypted="e")),
     ],
     ids=str,
 )
@@ -146,16 +132,13 @@ def test_a_part_that_clients_send_is_understood(part: dict[str, Any], expected: 
         {"type": "text"},
         {"type": "text", "text": None},
         {"type": "text", "text": ["x"]},
+        {"type": "text", "text": "x", "cache_control": "ephemeral"},
         {"type": "video", "video": PNG},
-        {"type": "image_url"},
         {"type": "image_url", "image_url": {}},
-        {"type": "image_url", "image_url": {"url": None}},
-        {"type": "image", "source": {}},
-        {"type": "image", "source": {"type": "base64", "data": "aGk="}},
-        {"type": "image", "source": {"type": "file", "file_id": "f"}},
-        {"type": "document", "source": {"type": "file", "file_id": "f"}},
         {"type": "document", "source": "x"},
-        {"type": "file", "file": {}},
+        {"type": "file", "file": {"file_id": "f"}},
+        {"type": "thinking"},
+        {"type": "redacted_thinking", "data": 1},
         {"type": None},
         {"type": {"type": "text"}},
     ],
@@ -165,84 +148,73 @@ def test_a_part_that_is_not_understood_is_refused_by_its_place(part: dict[str, A
     assert len(refuse_part(part)) < 300
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        {"type": "input_image", "file_id": "f"},
-        {"type": "input_file", "file_id": "f"},
-        {"type": "file", "file": {"file_id": "f"}},
-    ],
-    ids=str,
-)
-def test_files_by_id_are_not_kept_here(part: dict[str, Any]) -> None:
-    assert "files by id" in refuse_part(part)
+def test_parts_keep_their_order() -> None:
+    text, image = {"type": "text", "text": "x"}, {"type": "image_url", "image_url": PNG}
+    (message,) = read({"role": "tool", "tool_call_id": "c", "content": [image, text, image]})
+    assert message.parts == (IMAGE, Text("x"), IMAGE)
 
 
-# Data URLs
+# What an assistant's message brings back
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "gif", "heic", "heif"])
-def test_every_kind_of_image_on_the_list_is_taken(kind: str) -> None:
-    assert read_part(build_image(f"data:image/{kind};base64,aGk=")) == Image(f"image/{kind}", "aGk=")
+def test_thoughts_and_items_stand_before_what_was_said() -> None:
+    (message,) = read(
+        {
+            "role": "assistant",
+            "content": "So",
+            "refusal": "no",
+            "reasoning_content": "Hm",
+            "reasoning_details": [{"type": "reasoning.text", "text": "Hm", "signature": "s", "format": "f"}],
+            "provider_items": [{"format": "f", "item": {"type": "web_search_call", "id": "w"}}],
+        }
+    )
+    item = ProviderItem("f", {"type": "web_search_call", "id": "w"})
+    assert message.parts == (Reasoning("Hm", "f", signature="s"), item, Text("So"), Refusal("no"))
 
 
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("data:image/jpg;base64,aGk=", Image("image/jpeg", "aGk=")),
-        ("data:IMAGE/PNG;base64,aGk=", IMAGE),
-        ("data: image/png ;base64,aGk=", IMAGE),
-        ("data:image/png;base64, aG\r\n\tk = ", IMAGE),
-        ("data:image/png;base64,", Image("image/png", "")),
-    ],
-)
-def test_a_data_url_is_put_in_order(url: str, expected: Image) -> None:
-    assert read_part(build_image(url)) == expected
+def test_thoughts_without_details_are_thoughts_all_the_same() -> None:
+    assert read({"role": "assistant", "content": "So", "reasoning_content": "Hm"})[0].parts == (
+        Reasoning("Hm"),
+        Text("So"),
+    )
 
 
-@pytest.mark.parametrize("url", ["http://x/a.png", "https://x/a,b.png", "HTTPS://x/a.png", "file:///etc/passwd", "//x"])
-def test_remote_addresses_are_not_fetched(url: str) -> None:
-    source = {"type": "url", "url": url}
-    parts = [build_image(url), {"type": "image", "source": source}, {"type": "document", "source": source}]
-    for part in [*parts, {"type": "input_file", "file_data": url}]:
-        assert "remote addresses are not fetched" in refuse_part(part)
+def test_a_tool_may_answer_with_an_item_of_its_providers() -> None:
+    item = {"type": "mcp_approval_response", "approve": True}
+    message = {"role": "tool", "provider_items": [{"format": "f", "item": item}]}
+    assert read(message)[0].parts == (ProviderItem("f", item),)
+    bad = {"role": "tool", "provider_items": [{"format": "f", "item": {"role": "system"}}]}
+    assert refuse(message, bad).startswith("messages[1].provider_items[0]")
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "aGk=",
-        "data:",
-        "data:image/png",
-        "data:image/png,aGk=",
-        "data:image/png;base64",
-        "data:image/png;base32,aGk=",
-        "data:text/html;base64,aGk=",
-        "data:image/svg+xml;base64,aGk=",
-        "data:application/pdf;base64,aGk=",
-        "data:;base64,aGk=",
-        "data:image/png;base64,é",
-        "xdata:image/png;base64,aGk=",
-    ],
-)
-def test_what_is_no_inlined_image_is_refused(url: str) -> None:
-    refuse_part(build_image(url))
+def test_only_assistants_have_thoughts() -> None:
+    thoughts = {"reasoning_content": "Hm", "provider_items": [{"format": "f", "item": {}}]}
+    assert read({"role": "user", "content": "x", **thoughts})[0].parts == (Text("x"),)
 
 
-def test_an_image_is_no_document_and_a_document_no_image() -> None:
-    assert "application/pdf" in refuse_part({"type": "document", "source": {"type": "url", "url": PNG}})
-    assert "image/png" in refuse_part(build_image(PDF))
+def test_the_seal_of_a_call_comes_back_with_it() -> None:
+    call = {"id": "c", "function": {"name": "f"}, "extra_content": {"google": {"thought_signature": "s"}}}
+    assert read({"role": "assistant", "tool_calls": [call]})[0].tool_calls == (ToolCall("c", "f", "", "s"),)
+    empties: list[object] = [None, {}, {"google": None}, {"google": {}}, {"other": 1}]
+    for empty in empties:
+        (message,) = read({"role": "assistant", "tool_calls": [{**call, "extra_content": empty}]})
+        assert message.tool_calls == (ToolCall("c", "f", ""),)
 
 
-@given(st.text())
-def test_any_address_is_an_image_or_refused(url: str) -> None:
-    try:
-        part = read_part(build_image(url))
-    except RequestInvalid:
-        return
-    assert isinstance(part, Image)
+@pytest.mark.parametrize("failed", [True, False, None])
+def test_a_tool_may_have_failed(failed: bool | None) -> None:
+    (message,) = read({"role": "tool", "tool_call_id": "c", "content": "x", "is_error": failed})
+    assert message.is_error is failed
 
 
-def build_image(url: str) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": url}}
+def test_images_that_a_model_made_come_back() -> None:
+    image = {"index": 0, "type": "image_url", "image_url": {"url": PNG}}
+    assert read({"role": "assistant", "content": "Here", "images": [image]})[0].parts == (Text("Here"), IMAGE)
+    assert refuse({"role": "assistant", "images": [{"type": "image_url"}]}).startswith("messages[0].images[0]")
+
+
+def test_of_a_spoken_answer_the_words_come_back() -> None:
+    audio = {"id": "audio_1", "data": "aGk=", "transcript": "Hello", "expires_at": 1}
+    assert read({"role": "assistant", "content": None, "audio": audio})[0].parts == (Text("Hello"),)
+    assert read({"role": "assistant", "content": "Hi", "audio": audio})[0].parts == (Text("Hi"),)
+    assert refuse({"role": "assistant", "audio": {"id": "audio_1"}}).startswith("messages[0].audio")

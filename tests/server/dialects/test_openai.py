@@ -1,24 +1,44 @@
 """OpenAI's dialect, as their SDKs read it."""
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import ChatEvent, Failed, Finished, ReasoningDelta, RefusalDelta, TextDelta
+from proxy.chat import (
+    AudioDelta,
+    ChatEvent,
+    Failed,
+    Finished,
+    ImageDelta,
+    Logprobs,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+)
 from server.dialects.openai import DIALECT, OpenAIEncoder, decode, encode_problem, encode_whole
 from server.errors import Problem
-from tests.server.dialects.answers import COMPLETED, EVERYTHING, TOOL_CALL, build_answer, collect, read_stream
+from tests.server.dialects.answers import (
+    COMPLETED,
+    EVERYTHING,
+    LOGPROB,
+    TOOL_CALL,
+    build_answer,
+    collect,
+    read_stream,
+)
 from tests.server.dialects.bodies import build_body
 
 USAGE = {
     "prompt_tokens": 100,
     "completion_tokens": 25,
     "total_tokens": 125,
-    "prompt_tokens_details": {"cached_tokens": 30},
-    "completion_tokens_details": {"reasoning_tokens": 5},
+    "prompt_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 10, "audio_tokens": 0},
+    "completion_tokens_details": {"reasoning_tokens": 5, "audio_tokens": 0, "image_tokens": 0},
+    "cost": Decimal("0.000120"),
 }
 
 
@@ -71,7 +91,7 @@ def test_a_good_answer_ends_with_done() -> None:
 def test_every_delta_has_its_place() -> None:
     deltas = [chunk["choices"][0]["delta"] for chunk in read(EVERYTHING)[1:-2]]
     assert deltas[:4] == [
-        {"reasoning_content": "Hm"},
+        {"reasoning_content": "Hm", "reasoning_details": [{"index": 0, "type": "reasoning.text", "text": "Hm"}]},
         {"content": "Hel"},
         {"content": "lo"},
         {"refusal": " no"},
@@ -90,6 +110,26 @@ def test_events_that_come_together_say_the_same(batch: int) -> None:
     assert read(EVERYTHING, batch=batch) == read(EVERYTHING)
 
 
+def test_log_probabilities_stand_beside_the_text_that_they_directly_follow() -> None:
+    expected = {"content": [LOGPROB], "refusal": None}
+    text, logprobs = TextDelta("So"), Logprobs((LOGPROB,))
+    (together,) = read([text, logprobs], batch=2)[1:]
+    assert together["choices"] == [
+        {"index": 0, "delta": {"content": "So"}, "finish_reason": None, "logprobs": expected}
+    ]
+    (first, second) = read([text, logprobs])[1:]
+    assert first["choices"] == [{"index": 0, "delta": {"content": "So"}, "finish_reason": None}]
+    assert second["choices"] == [{"index": 0, "delta": {}, "finish_reason": None, "logprobs": expected}]
+    assert len(read([text, logprobs, logprobs, text, text], batch=5)[1:]) == 4
+
+
+def test_an_ending_that_openai_has_no_word_for_is_no_good_end() -> None:
+    (chunk,) = read([Finished("error")])[1:]
+    ending = {"finish_reason": "length", "native_finish_reason": "error"}
+    assert chunk["choices"] == [{"index": 0, "delta": {}, **ending}]
+    assert whole([TextDelta("x"), Finished("error")])["choices"][0].items() >= ending.items()
+
+
 def test_after_a_failure_nothing_is_done() -> None:
     found = read([TextDelta("x"), Failed("provider_unavailable", "Try later", "openai", 503)])
     error = {"message": "Try later", "type": "provider_unavailable", "param": None, "code": "provider_unavailable"}
@@ -106,7 +146,7 @@ def test_any_text_comes_through(texts: list[str]) -> None:
 
 
 def whole(events: list[ChatEvent]) -> Any:
-    return json.loads(encode_whole(build_answer(), collect(events)))
+    return json.loads(encode_whole(build_answer(), collect(events)), parse_float=Decimal)
 
 
 def message(events: list[ChatEvent]) -> Any:
@@ -134,6 +174,8 @@ def test_a_whole_answer_is_openais_object() -> None:
 def test_content_is_null_where_something_else_stands_in_its_place() -> None:
     assert message([])["content"] == ""
     assert message(TOOL_CALL)["content"] is None
+    assert message([ImageDelta("image/png", "aGk=")])["content"] is None
+    assert message([AudioDelta(transcript="Hi")])["content"] is None
     assert message([RefusalDelta("No")]) == {"role": "assistant", "content": None, "refusal": "No"}
 
 
@@ -141,6 +183,12 @@ def test_tool_calls_and_reasoning_come_along() -> None:
     found = message([ReasoningDelta("Hm"), *TOOL_CALL])
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"a":1}'}}
     assert (found["tool_calls"], found["reasoning_content"]) == ([call], "Hm")
+
+
+def test_log_probabilities_are_joined() -> None:
+    found = whole([TextDelta("So"), Logprobs((LOGPROB,)), Logprobs((LOGPROB,))])
+    expected = {**LOGPROB, "logprob": Decimal("-0.5")}
+    assert found["choices"][0]["logprobs"] == {"content": [expected, expected], "refusal": None}
 
 
 # Errors

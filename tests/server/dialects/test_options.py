@@ -8,9 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import Sampling, Tool
+from proxy.chat import (
+    ChatRequest,
+    Message,
+    ProviderTool,
+    ResponseFormat,
+    Sampling,
+    Text,
+    Tool,
+    ToolChoice,
+    WebSearch,
+)
 from server.dialects import openai, shipped
-from server.dialects.options import MAX_DEPTH, check_text
+from server.dialects.bounds import MAX_DEPTH
+from server.dialects.options import check_text
 from server.errors import RequestInvalid
 from tests.server.dialects.bodies import (
     HOSTILE,
@@ -40,35 +51,110 @@ def test_the_smallest_request_leaves_everything_to_the_model(decode: Decode) -> 
 
 @both
 def test_null_means_absent(decode: Decode) -> None:
-    names = ["stream", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop", "tools", "n"]
+    names = ["top_k", "logprobs", "top_logprobs", "logit_bias", "verbosity", "metadata", "prompt_cache_key", "audio"]
+    names += ["modalities", "web_search_options", "reasoning", "thinking", "cache_control"]
+    names += ["stream", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop", "tools", "n"]
     names += ["tool_choice", "response_format", "parallel_tool_calls", "reasoning_effort", "task_type", "request_id"]
     assert decode(build_body(**dict.fromkeys([*names, "stream_options"]))) == decode(build_body())
 
 
 @both
 def test_unknown_keys_are_ignored(decode: Decode) -> None:
-    unknown = {"duration_ms": 10_000, "user": "x", "top_k": 4, "generationConfig": {"a": [1]}, "metadata": None}
+    unknown = {"duration_ms": 10_000, "user": "x", "generationConfig": {"a": [1]}, "store": True, "functions": None}
     assert decode(build_body(**unknown)) == decode(build_body())
 
 
 @both
 def test_every_option_arrives(decode: Decode) -> None:
-    sampling = {"temperature": 0.5, "top_p": 1, "frequency_penalty": -1.5, "presence_penalty": 0.1, "seed": 7}
+    sampling: dict[str, object] = {"temperature": 0.5, "top_p": 1, "frequency_penalty": -1.5, "presence_penalty": 0.1}
+    sampling |= {"seed": 7, "top_k": 40, "logprobs": True, "top_logprobs": 3, "logit_bias": {"50256": -100}}
     request = decode_request(
         decode,
         **sampling,
         stop=["a", "b"],
+        verbosity="low",
         reasoning_effort="low",
+        reasoning={"summary": "auto"},
+        thinking={"type": "enabled", "budget_tokens": 2000},
         parallel_tool_calls=False,
         tool_choice={"type": "function", "function": {"name": "look"}},
+        tools=[{"type": "function", "function": FUNCTION}, {"type": "code_interpreter"}],
         response_format={"type": "json_object"},
+        web_search_options={"search_context_size": "low"},
+        modalities=["text", "audio"],
+        audio={"voice": "alloy", "format": "wav"},
+        cache_control={"type": "ephemeral"},
+        prompt_cache_key="chat-1",
+        metadata={"a": "b"},
         max_tokens=10,
         stream=True,
     )
-    assert request.sampling == Sampling(0.5, 1.0, -1.5, 0.1, 7, ("a", "b"), "low")
-    assert (request.parallel_tool_calls, request.response_format) == (False, {"type": "json_object"})
-    assert request.tool_choice == {"type": "function", "function": {"name": "look"}}
-    assert request.max_output_tokens == 10
+    assert request.sampling == Sampling(
+        *(0.5, 1.0, -1.5, 0.1, 7, ("a", "b"), "low", True, 3, 40, 2000, "auto", "low", {"50256": -100})
+    )
+    assert request == ChatRequest(
+        MODEL,
+        (Message("user", (Text("Hello"),)),),
+        10,
+        request.sampling,
+        (Tool("look", "Looks", {"type": "object"}, True),),
+        (ProviderTool("code_interpreter", {"type": "code_interpreter"}),),
+        ToolChoice("required", ("look",)),
+        False,
+        ResponseFormat("json_object"),
+        WebSearch("low"),
+        ("audio",),
+        {"voice": "alloy", "format": "wav"},
+        {"type": "ephemeral"},
+        "chat-1",
+        {"a": "b"},
+    )
+
+
+@both
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"n": 1},
+        {"top_k": 0},
+        {"logit_bias": {}},
+        {"metadata": {}},
+        {"modalities": ["text"]},
+        {"modalities": []},
+        {"audio": {}},
+        {"cache_control": {}},
+        {"prompt_cache_key": ""},
+        {"tools": []},
+        {"stop": []},
+        {"reasoning": {}},
+        {"user": "somebody@example.com"},
+    ],
+    ids=str,
+)
+def test_what_asks_for_nothing_is_nothing(decode: Decode, members: dict[str, Any]) -> None:
+    assert decode(build_body(**members)) == decode(build_body())
+
+
+@both
+def test_a_false_is_kept(decode: Decode) -> None:
+    assert decode_request(decode, logprobs=False).sampling.logprobs is False
+
+
+@both
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({"type": "text"}, ResponseFormat("text")),
+        ({"type": "json_schema", "json_schema": {"schema": {}}}, ResponseFormat("json_schema", schema={})),
+        (
+            {"type": "json_schema", "json_schema": {"name": "a", "schema": {}, "description": "b", "strict": True}},
+            ResponseFormat("json_schema", "a", {}, "b", True),
+        ),
+    ],
+    ids=str,
+)
+def test_a_format_is_read(decode: Decode, wanted: dict[str, Any], expected: ResponseFormat) -> None:
+    assert decode_request(decode, response_format=wanted).response_format == expected
 
 
 @both
@@ -79,19 +165,6 @@ def test_a_single_stop_is_one_stop(decode: Decode) -> None:
 @both
 def test_the_newer_name_of_the_limit_wins(decode: Decode) -> None:
     assert decode_request(decode, max_tokens=10, max_completion_tokens=20).max_output_tokens == 20
-
-
-@both
-def test_tools_are_read(decode: Decode) -> None:
-    tools = [{"type": "function", "function": FUNCTION}, {"type": "function", "function": {"name": "f"}}]
-    expected = (Tool("look", "Looks", {"type": "object"}, True), Tool("f"))
-    assert decode_request(decode, tools=tools).tools == expected
-
-
-@both
-@pytest.mark.parametrize("tool", [{"type": "web_search"}, {"type": "function"}, {"type": "x", "function": FUNCTION}])
-def test_another_kind_of_tool_is_refused_by_its_place(decode: Decode, tool: dict[str, Any]) -> None:
-    assert refuse(decode, build_body(tools=[{"type": "function", "function": FUNCTION}, tool])).startswith("tools[1]")
 
 
 @both
@@ -106,6 +179,26 @@ def test_another_kind_of_tool_is_refused_by_its_place(decode: Decode, tool: dict
         ("n", 2),
         ("n", 0),
         ("temperature", "warm"),
+        ("top_k", -1),
+        ("top_logprobs", -1),
+        ("logprobs", 5),
+        ("logit_bias", {"a": "b"}),
+        ("verbosity", "v" * 201),
+        ("metadata", {"a": 1}),
+        ("metadata", {"a": "b" * 1025}),
+        ("modalities", ["smell"]),
+        ("audio", "alloy"),
+        ("reasoning", "high"),
+        ("reasoning_effort", 5),
+        ("thinking", {}),
+        ("thinking", {"type": "x"}),
+        ("cache_control", {"type": 1}),
+        ("prompt_cache_key", "k" * 201),
+        ("web_search_options", {"search_context_size": "x"}),
+        ("tool_choice", {"type": "x"}),
+        ("response_format", {"type": "json_schema"}),
+        ("response_format", {"type": "grammar"}),
+        ("tools", [{"type": "function"}]),
         ("stream", "yes"),
         ("stop", [1]),
         ("tools", {}),
@@ -155,8 +248,10 @@ def test_what_is_passed_on_is_nested_to_a_depth_that_can_be_written_again(decode
         nested = {"a": [nested]} if depth > MAX_DEPTH else {"a": nested}
     tools = [{"type": "function", "function": {"name": "f", "parameters": nested}}]
     assert refuse(decode, build_body(tools=tools)) == "tools: nested too deeply"
-    for name in ("tool_choice", "response_format"):
+    for name in ("tool_choice", "response_format", "audio"):
         assert "nested too deeply" in refuse(decode, build_body(**{name: nested}))
+    items = [{"role": "assistant", "provider_items": [{"format": "f", "item": nested}]}]
+    assert refuse(decode, build_body(messages=items)) == "provider_items: nested too deeply"
 
 
 @both
@@ -164,8 +259,8 @@ def test_an_ordinary_depth_is_passed_on(decode: Decode) -> None:
     nested: dict[str, object] = {"type": "string"}
     for _ in range(20):
         nested = {"type": "object", "properties": {"a": nested}}
-    request = decode_request(decode, response_format=nested)
-    assert request.response_format == nested
+    wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": nested}}
+    assert decode_request(decode, response_format=wanted).response_format == ResponseFormat("json_schema", "a", nested)
 
 
 # Texts that are stored
@@ -192,6 +287,9 @@ def test_a_text_that_cannot_be_stored_is_refused(text: str) -> None:
     [
         ({"stop": ["x"] * 65}, "stop"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}] * 1001}, "tools"),
+        ({"tools": [{"type": "mcp", "x": [0] * 100_001}]}, "tools: more than"),
+        ({"logit_bias": dict.fromkeys(map(str, range(2049)), 1)}, "logit_bias"),
+        ({"metadata": dict.fromkeys(map(str, range(65)), "x")}, "metadata"),
         ({"messages": [{"role": "user", "name": "n" * 201, "content": "Hi"}]}, "messages[0].name"),
     ],
 )

@@ -7,13 +7,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import ChatEvent, Failed, Finished, ReasoningDelta, RefusalDelta, TextDelta, Usage
+from proxy.chat import (
+    AudioDelta,
+    ChatEvent,
+    Citation,
+    Completed,
+    Failed,
+    Finished,
+    ImageDelta,
+    Logprobs,
+    ProviderItem,
+    ReasoningDelta,
+    ReasoningSealed,
+    RefusalDelta,
+    TextDelta,
+    Usage,
+    WebSearch,
+)
 from server.dialects.shipped import DIALECT, USAGE_UPDATE_SECONDS, ShippedEncoder, decode, encode_problem, encode_whole
 from server.errors import Problem
 from tests.server.dialects.answers import (
     COMPLETED,
     EVERYTHING,
     REQUEST_ID,
+    RICH,
+    RICH_USAGE,
     TOOL_CALL,
     USAGE,
     build_answer,
@@ -73,6 +91,21 @@ def test_an_empty_task_type_is_the_general_one() -> None:
     assert decode(build_body(task_type="", request_id="")) == decode(build_body())
 
 
+@pytest.mark.parametrize("task_type", ["web_search_execution", "implementation_plan_with_web"])
+def test_two_kinds_of_task_search_the_web(task_type: str) -> None:
+    assert decode(build_body(task_type=task_type)).request.web_search == WebSearch()
+    options = {"search_context_size": "low"}
+    asked = decode(build_body(task_type=task_type, web_search_options=options)).request
+    assert (asked.task_type, asked.web_search) == (task_type, WebSearch("low"))
+
+
+@pytest.mark.parametrize(
+    "task_type", ["", "implementation_plan", "web_search_workflow", "WEB_SEARCH_EXECUTION", "web_search"]
+)
+def test_no_other_task_does(task_type: str) -> None:
+    assert decode(build_body(task_type=task_type)).request.web_search is None
+
+
 # Streams
 
 
@@ -109,8 +142,45 @@ def test_events_that_come_together_say_the_same(batch: int) -> None:
     assert read(EVERYTHING, batch=batch) == read(EVERYTHING)
 
 
-def test_reasoning_has_no_place() -> None:
-    assert ShippedEncoder(build_answer()).encode([ReasoningDelta("Hm")]) == b""
+@pytest.mark.parametrize(
+    "event",
+    [
+        ReasoningDelta("Hm"),
+        ReasoningSealed(0, "f", signature="s"),
+        Logprobs(({"token": "x"},)),
+        ImageDelta("image/png", "aGk="),
+        AudioDelta("aGk="),
+        ProviderItem("f", {}),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_what_these_clients_have_no_place_for_is_left_out(event: ChatEvent) -> None:
+    assert ShippedEncoder(build_answer()).encode([event]) == b""
+
+
+def test_of_all_events_only_those_that_the_clients_know_go_out() -> None:
+    found = read(RICH)
+    assert {name for name, _ in found} <= KNOWN_EVENTS
+    texts = [data["choices"][0]["delta"].get("content") for name, data in found if name == ""]
+    assert "".join(text or "" for text in texts) == "So"
+
+
+def test_citations_come_in_a_chunk_without_text() -> None:
+    (_, first), (_, second), (_, third) = read([event for event in RICH if isinstance(event, Citation)])[1:]
+    page = {"url": "https://a.org", "title": "A", "start_index": 0, "end_index": 2, "content": "Said"}
+    entry = {"index": 0, "type": "url_citation", "url_citation": page}
+    assert first["choices"] == [
+        {"index": 0, "delta": {"content": "", "annotations": [entry]}, "finish_reason": None}
+    ]
+    assert second["choices"][0]["delta"]["annotations"][0]["index"] == 1
+    assert third["choices"][0]["delta"]["document_citations"][0]["title"] == "Rules"
+
+
+def test_both_lifetimes_of_cache_writes_are_one_figure() -> None:
+    completed = Completed(RICH_USAGE, "0.000120", provisional=False)
+    (_, update), (_, last) = read([completed])[1:]
+    assert (update["cacheWriteTokens"], last["cacheWriteTokens"]) == (9, 9)
+    assert whole([completed])["usage"]["cacheWriteTokens"] == 9
 
 
 def test_the_completion_has_every_member_and_the_exact_charge() -> None:
@@ -221,6 +291,12 @@ def test_a_refusal_is_content() -> None:
 def test_tool_calls_come_along() -> None:
     (call,) = whole(TOOL_CALL)["choices"][0]["message"]["tool_calls"]
     assert call == {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"a":1}'}}
+
+
+def test_citations_come_along_and_nothing_else() -> None:
+    message = whole(RICH)["choices"][0]["message"]
+    assert message.keys() == {"role", "content", "tool_calls", "annotations", "document_citations"}
+    assert [entry["url_citation"]["url"] for entry in message["annotations"]] == ["https://a.org", "https://b.org"]
 
 
 def test_without_usage_there_is_no_usage() -> None:

@@ -1,0 +1,31 @@
+"""Google, through the Gemini API. Reads of a model's capabilities: `thinking` (it thinks without being asked)."""
+
+from functools import partial
+
+from proxy.chat import ChatRequest
+from proxy.dialects import gemini, gemini_answer, gemini_errors
+from proxy.provider import MediaLimits, Provider, ProviderCall, Target
+
+MEBIBYTE = 1024 * 1024
+
+open_reader = partial(gemini_answer.open_reader, "google")
+read_refusal = partial(gemini_errors.read_refusal, "google")
+
+
+def build_call(request: ChatRequest, target: Target) -> ProviderCall:
+    return ProviderCall(gemini.build_request(request, target, "Google"), open_reader, read_refusal)
+
+
+PROVIDER = Provider(
+    code="google",
+    name="Google",
+    default_base_url="https://generativelanguage.googleapis.com/v1beta",
+    media=MediaLimits(
+        image_types=frozenset({"image/jpeg", "image/png", "image/webp", "image/heic", "image/heif"}),
+        document_types=frozenset({"application/pdf"}),
+        max_total_image_bytes=20 * MEBIBYTE,
+        max_document_bytes=20 * MEBIBYTE,
+        max_total_document_bytes=20 * MEBIBYTE,
+    ),
+    build_call=build_call,
+)

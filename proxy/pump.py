@@ -1,0 +1,321 @@
+"""The task that brings a provider's answer to the client: whom it asks, how often, and for how long.
+
+Before the first event has been passed on a failure may be made good: by another key, by the catalogue's next provider,
+and by the last one again after a pause. After it the client has a part of one answer, and a failure ends it.
+"""
+
+import logging
+import random
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from math import inf
+from uuid import UUID
+
+import trio
+
+from proxy.admission import Admission
+from proxy.background import Notes, open_background
+from proxy.breaker import Breakers, counts_against
+from proxy.chat import ChatEvent, Failed, Usage
+from proxy.errors import RequestNotSupported, UpstreamError
+from proxy.failures import failed_here, failed_upstream, is_transient, may_be_the_key
+from proxy.ledger import Ledger
+from proxy.meter import Meter
+from proxy.pricing import is_chargeable
+from proxy.provider import ProviderCall, Target, UpstreamRequest
+from proxy.routing import Route
+from proxy.transport import Exchange, Transport
+
+END_SECONDS = 0.5
+MAX_REFUSAL_BYTES = 64 * 1024
+RETRIES = 2
+FIRST_PAUSE_SECONDS = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a call may take; how long a provider may be silent in each phase is the transport's.
+
+    `first_token_seconds` bounds the time to the first event of each attempt, `total_seconds` the whole call, and
+    `retry_seconds` the time from its start within which another pause may end.
+    """
+
+    first_token_seconds: float
+    total_seconds: float
+    retry_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How this process reaches providers: over what, sparing those that fail, and with how much patience."""
+
+    transport: Transport
+    breakers: Breakers
+    patience: Patience
+
+
+class Pump:
+    """Brings one answer, in batches, to `send`: a channel of size zero, so that a slow client slows the provider."""
+
+    def __init__(
+        self,
+        reach: Reach,
+        ledger: Ledger,
+        admission: Admission,
+        meter: Meter,
+        send: trio.MemorySendChannel[list[ChatEvent]],
+    ) -> None:
+        self._ledger = ledger
+        self._transport = reach.transport
+        self._breakers = reach.breakers
+        self._patience = reach.patience
+        self._admission = admission
+        self._meter = meter
+        self._send = send
+        self._started = trio.current_time()
+        self._has_begun = False
+        self._first_token = trio.CancelScope()
+        self._held_back: list[ChatEvent] = []
+        self.provider_code = admission.routes[0].provider.code
+        """The provider that was asked last: the one that answers."""
+
+    async def run(self) -> None:
+        """Until the answer is over. Whatever goes wrong is an event for the client, and a log entry for us."""
+        async with self._send:
+            failure: Failed | None = None
+            try:
+                with trio.fail_after(self._patience.total_seconds):
+                    failure = await self._ask_providers()
+            except trio.TooSlowError:
+                failure = failed_here(self.provider_code, "timeout_error", "the answer took too long")
+            except Exception:  # the edge of the task: the client gets an event, the log the traceback
+                logger.exception("a call failed in our own code", extra={"request_id": self._request_id})
+                failure = failed_here(self.provider_code, "internal_error", "the answer could not be read")
+            if failure is not None:
+                await self._end_with(failure)
+
+    @property
+    def _request_id(self) -> UUID:
+        return self._admission.hold.id
+
+    async def _ask_providers(self) -> Failed | None:
+        """Each of them once, and the last one that can be asked a few times more, until one answers.
+
+        If none does: what the first one had to say.
+        """
+        routes, first = iter(self._admission.routes), None
+        chosen = await self._choose(routes)
+        while chosen is not None:
+            failure = await self._try_keys(chosen)
+            following = await self._choose(routes) if failure and is_transient(failure) else None
+            if failure and not following:
+                failure = await self._retry(chosen, failure)
+            if failure is None:
+                return None
+            is_fallback = chosen.route is not self._admission.routes[0]
+            first, chosen = replace(first or failure, fallback_attempted=is_fallback), following
+        return first or _nobody_asked(self.provider_code)
+
+    async def _choose(self, routes: Iterator[Route]) -> "_Chosen | None":
+        """The next of them that can do what the request asks for, and is not given a rest."""
+        for route in routes:
+            call = self._build_call(route, route.targets[0])
+            if call is not None and await self._breakers.admit(route.provider.code, route.model.id):
+                return _Chosen(route, call)
+        return None
+
+    async def _retry(self, chosen: "_Chosen", failure: Failed) -> Failed | None:
+        """What it says in the end, when there is nobody else to ask."""
+        code, model = chosen.route.provider.code, chosen.route.model.id
+        for retry in range(RETRIES):
+            is_open = self._breakers.state(code, model) == "open"
+            if not is_transient(failure) or is_open or not await self._pause(failure, retry):
+                break
+            again = await self._try_keys(chosen)
+            if again is None:
+                return None
+            failure = again
+        return failure
+
+    async def _pause(self, failure: Failed, retry: int) -> bool:
+        """As long as the provider asks, or longer every time and never the same; False if that would be too long."""
+        wanted = max(failure.retry_after_seconds or 0, FIRST_PAUSE_SECONDS * 2**retry)
+        seconds = wanted * random.uniform(1, 1.25)  # noqa: S311 - not for secrets
+        if trio.current_time() + seconds > self._started + self._patience.retry_seconds:
+            return False
+        logger.info("a provider is asked again", extra={"request_id": self._request_id, "pause_seconds": seconds})
+        await trio.sleep(seconds)
+        return True
+
+    async def _try_keys(self, chosen: "_Chosen") -> Failed | None:
+        """With each of our keys, as long as another one may help. The breaker hears of the last one's failure."""
+        route = chosen.route
+        failure = await self._attempt(route, chosen.call)
+        for target in route.targets[1:]:
+            call = self._build_call(route, target) if failure and _may_help(failure) else None
+            if call is None:
+                break
+            failure = await self._attempt(route, call)
+        if failure is not None:
+            await self._note_failure(route, failure)
+        return failure
+
+    def _build_call(self, route: Route, target: Target) -> ProviderCall | None:
+        """None where the provider cannot do what the request asks for."""
+        try:
+            return self._admission.build_call(route, target)
+        except RequestNotSupported as error:
+            reason = {"request_id": self._request_id, "provider": route.provider.code, "reason": str(error)}
+            logger.info("a provider cannot stand in for another", extra=reason)
+            return None
+
+    async def _attempt(self, route: Route, call: ProviderCall) -> Failed | None:
+        """Ask once. None if the answer began, however it ended; else the failure, and nothing is owed for it."""
+        self.provider_code = route.provider.code
+        seconds = inf if call.background else self._patience.first_token_seconds
+        failure: Failed | None = None
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + seconds) as self._first_token:
+                failure = await self._bring(call)
+        except UpstreamError as error:
+            logger.warning("a provider failed", extra={"request_id": self._request_id, "reason": str(error)})
+            if self._meter.outcome != "completed":  # an answer that had its end is whole, whatever comes after
+                failure = failed_upstream(self.provider_code, error)
+        if self._first_token.cancelled_caught:
+            failure = failed_here(self.provider_code, "timeout_error", "the provider did not begin its answer in time")
+        if failure is None:
+            return None
+        if self._has_begun:
+            await self._note_failure(route, failure)
+            await self._end_with(failure)
+            return None
+        self._held_back.clear()
+        self._meter.note_refused()
+        return failure
+
+    async def _note_failure(self, route: Route, failure: Failed) -> None:
+        code, model = route.provider.code, route.model.id
+        if counts_against(failure):
+            await self._breakers.note_failure(code, model, failure.retry_after_seconds)
+        elif not self._has_begun:
+            await self._breakers.note_success(code, model)
+
+    async def _bring(self, call: ProviderCall) -> Failed | None:
+        """The answer of one attempt, passed on as it comes. What it returns has not been told to anybody."""
+        async with self._open_exchange(call) as exchange:
+            if exchange.status != 200:
+                return await self._read_refusal(call, exchange)
+            self._meter.note_accepted()
+            reader = call.open_reader(exchange.headers.get("content-type", ""))
+            while data := await exchange.receive_some():
+                if events := reader.feed(data):
+                    if isinstance(events[-1], Failed):
+                        return await self._pass_on_before(events)
+                    await self._pass_on(events)
+                if reader.is_done:
+                    await _receive_end(exchange)
+                    break
+            if (events := reader.finish()) and isinstance(events[-1], Failed):
+                return await self._pass_on_before(events)
+            await self._pass_on(events)
+        return None
+
+    async def _pass_on_before(self, events: list[ChatEvent]) -> Failed | None:
+        """What came before a failure; returns the failure."""
+        await self._pass_on(events[:-1])
+        failed = events[-1]
+        return failed if isinstance(failed, Failed) else None
+
+    async def _pass_on(self, events: list[ChatEvent]) -> None:
+        """Usage alone is held back until there is something to be charged for.
+
+        Usage that cannot be stops here: neither the meter nor a client could make anything of it.
+        """
+        if any(isinstance(event, Usage) for event in events):
+            events = [event for event in events if self._can_be(event)]
+        if not self._has_begun:
+            events = self._held_back + events
+            if all(isinstance(event, Usage) for event in events):
+                self._held_back = events
+                return
+            self._has_begun = True
+            self._first_token.deadline = inf
+            await self._breakers.note_success(self.provider_code, self._admission.model.id)
+        self._meter.note_read(events)
+        if events:
+            await self._send.send(events)
+
+    async def _end_with(self, failure: Failed) -> None:
+        self._meter.note_read([failure])
+        await self._send.send([failure])
+
+    def _can_be(self, event: ChatEvent) -> bool:
+        if not isinstance(event, Usage) or is_chargeable(self._admission.model.price, event):
+            return True
+        logger.error("a provider reported usage that cannot be", extra={"request_id": self._request_id})
+        return False
+
+    def _open_exchange(self, call: ProviderCall) -> AbstractAsyncContextManager[Exchange]:
+        request = _with_request_id(call.request, self._request_id)
+        if call.background is None:
+            return self._transport.open_exchange(request)
+        notes = Notes(self._note_begun, self._note_called_off)
+        return open_background(self._transport, request, call.background, notes)
+
+    async def _note_begun(self, upstream_id: str) -> None:
+        """So that the answer can be called off also if this process dies."""
+        try:
+            await self._ledger.note_upstream(self._request_id, self.provider_code, upstream_id)
+        except Exception:  # the edge of the call: an answer must not depend on the accounts
+            logger.exception("an answer in the background could not be noted", extra={"request_id": self._request_id})
+
+    def _note_called_off(self, usage: Usage) -> None:
+        if self._can_be(usage):
+            self._meter.note_read([usage])
+
+    async def _read_refusal(self, call: ProviderCall, exchange: Exchange) -> Failed:
+        failed = call.read_refusal(exchange.status, exchange.headers, await _receive_refusal(exchange))
+        reason = {"status": exchange.status, "code": failed.code, "type": failed.provider_error_type}
+        logger.warning("a provider refused a call", extra={"request_id": self._request_id, **reason})
+        return failed
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """A provider that is asked, with the call for its first key."""
+
+    route: Route
+    call: ProviderCall
+
+
+def _may_help(failure: Failed) -> bool:
+    """Whether another key may."""
+    return is_transient(failure) or may_be_the_key(failure)
+
+
+def _nobody_asked(provider: str) -> Failed:
+    message = "the model's provider keeps failing and is given a rest; try again in a moment"
+    return Failed("provider_unavailable", message, provider, retry_after_seconds=5)
+
+
+async def _receive_end(exchange: Exchange) -> None:
+    """The answer has said that it is over. Its last bytes, if they come at once, let the connection be used again."""
+    with trio.move_on_after(END_SECONDS):
+        await exchange.receive_some()
+
+
+async def _receive_refusal(exchange: Exchange) -> bytes:
+    """The body of a refusal; nothing if it is too long or broken off, for then the status says enough."""
+    try:
+        return await exchange.receive_all(MAX_REFUSAL_BYTES)
+    except UpstreamError:
+        return b""
+
+
+def _with_request_id(request: UpstreamRequest, request_id: UUID) -> UpstreamRequest:
+    """The provider's logs can be matched with ours."""
+    headers = (*request.headers, ("X-Request-ID", str(request_id)))
+    return UpstreamRequest(request.url, headers, request.body, request.method)

@@ -1,0 +1,41 @@
+"""Google's own ways."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from proxy.chat import ChatRequest, Message, Text
+from proxy.errors import RequestNotSupported
+from proxy.provider import Target, load_providers
+from proxy.providers.google import PROVIDER
+
+REQUEST = ChatRequest("x", (Message("user", (Text("Hi"),)),))
+TARGET = Target(PROVIDER.default_base_url, "key", "gemini-2.5-pro", {"thinking": True})
+
+
+def test_it_lives_where_google_says() -> None:
+    call = PROVIDER.build_call(REQUEST, TARGET)
+    assert call.request.url == (
+        "https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse"
+    )
+    assert PROVIDER.needs_key
+    assert load_providers()["google"] is PROVIDER
+
+
+def test_a_model_that_thinks_is_given_room_to() -> None:
+    config = json.loads(PROVIDER.build_call(REQUEST, TARGET).request.body)["generationConfig"]
+    assert config == {"thinkingConfig": {"thinkingBudget": 10_000, "includeThoughts": True}}
+
+
+def test_gifs_are_not_taken() -> None:
+    media = PROVIDER.media
+    assert media.image_types == {f"image/{name}" for name in ("jpeg", "png", "webp", "heic", "heif")}
+    assert media.document_types == {"application/pdf"}
+    sizes = (media.max_total_image_bytes, media.max_document_bytes, media.max_total_document_bytes)
+    assert set(sizes) == {20 * 1024 * 1024}
+
+
+def test_what_it_cannot_do_is_refused_in_its_name() -> None:
+    with pytest.raises(RequestNotSupported, match="parallel_tool_calls: Google does not"):
+        PROVIDER.build_call(replace(REQUEST, parallel_tool_calls=False), TARGET)
