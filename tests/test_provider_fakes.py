@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from proxy.chat import ChatEvent, Failed, Finished, ReasoningDelta, ReasoningSealed, TextDelta, ToolCallDelta, Usage
-from proxy.dialects import anthropic_answer, gemini_answer, openai_responses_answer
+from proxy.dialects import anthropic, gemini, openai_responses
 from proxy.provider import Reader
 from proxy.sse import SseDecoder
 from tests.fake_anthropic import anthropic_error, anthropic_stream
@@ -48,10 +48,10 @@ ERRORS: dict[str, Script] = {
 def open_reader(kind: str) -> Reader:
     media_type = "text/event-stream"
     if kind == "anthropic":
-        return anthropic_answer.open_reader(kind, media_type)
+        return anthropic.open_reader(kind, media_type)
     if kind == "google":
-        return gemini_answer.open_reader(kind, media_type)
-    return openai_responses_answer.open_reader("openai", "openai-responses-v1", media_type)
+        return gemini.open_reader(kind, media_type)
+    return openai_responses.open_reader("openai", "openai-responses-v1", media_type)
 
 
 def body_of(script: Iterable[Step]) -> bytes:

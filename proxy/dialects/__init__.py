@@ -1,1 +1,1 @@
-"""Dialects that several providers share. A provider's file picks one; a dialect knows no provider."""
+"""Dialects that providers speak: one package each, pure. A provider's file picks one; a dialect knows no provider."""

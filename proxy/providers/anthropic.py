@@ -3,17 +3,17 @@
 from functools import partial
 
 from proxy.chat import ChatRequest
-from proxy.dialects import anthropic_answer, anthropic_messages
+from proxy.dialects import anthropic
 from proxy.provider import MediaLimits, Provider, ProviderCall, Target
 
 _MEBIBYTE = 1024 * 1024
 
-open_reader = partial(anthropic_answer.open_reader, "anthropic")
-read_refusal = partial(anthropic_answer.read_refusal, "anthropic")
+open_reader = partial(anthropic.open_reader, "anthropic")
+read_refusal = partial(anthropic.read_refusal, "anthropic")
 
 
 def build_call(request: ChatRequest, target: Target) -> ProviderCall:
-    return ProviderCall(anthropic_messages.build_request(request, target), open_reader, read_refusal)
+    return ProviderCall(anthropic.build_request(request, target), open_reader, read_refusal)
 
 
 PROVIDER = Provider(

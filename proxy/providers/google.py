@@ -3,13 +3,13 @@
 from functools import partial
 
 from proxy.chat import ChatRequest
-from proxy.dialects import gemini, gemini_answer, gemini_errors
+from proxy.dialects import gemini
 from proxy.provider import MediaLimits, Provider, ProviderCall, Target
 
 MEBIBYTE = 1024 * 1024
 
-open_reader = partial(gemini_answer.open_reader, "google")
-read_refusal = partial(gemini_errors.read_refusal, "google")
+open_reader = partial(gemini.open_reader, "google")
+read_refusal = partial(gemini.read_refusal, "google")
 
 
 def build_call(request: ChatRequest, target: Target) -> ProviderCall:

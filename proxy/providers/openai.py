@@ -11,8 +11,7 @@ from dataclasses import replace
 
 from proxy.chat import ChatRequest, ProviderItem, Reasoning
 from proxy.dialects import openai_chat, openai_responses
-from proxy.dialects.openai_background import build_background
-from proxy.dialects.openai_chat_quirks import openai_quirks
+from proxy.dialects.openai_chat.quirks import openai_quirks
 from proxy.provider import MediaLimits, Provider, ProviderCall, Target
 
 MEBIBYTE = 1024 * 1024
@@ -67,5 +66,5 @@ PROVIDER = Provider(
         max_total_image_bytes=50 * MEBIBYTE,
     ),
     build_call=build_call,
-    build_background=build_background,
+    build_background=openai_responses.build_background,
 )

@@ -5,7 +5,7 @@ Which provider answers is OpenRouter's choice and never a request's. Prompts go 
 
 from proxy.chat import ChatRequest
 from proxy.dialects import openai_chat
-from proxy.dialects.openai_chat_quirks import SAMPLING, TOOLS, ChatQuirks
+from proxy.dialects.openai_chat.quirks import SAMPLING, TOOLS, ChatQuirks
 from proxy.provider import MediaLimits, Provider, ProviderCall, Target
 
 QUIRKS = ChatQuirks(

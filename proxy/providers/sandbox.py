@@ -8,7 +8,7 @@ from typing import get_args
 
 from proxy.chat import ChatRequest
 from proxy.dialects import openai_chat
-from proxy.dialects.openai_chat_quirks import ChatQuirks
+from proxy.dialects.openai_chat.quirks import ChatQuirks
 from proxy.features import Feature
 from proxy.provider import MediaLimits, Provider, ProviderCall, Target
 

@@ -9,7 +9,7 @@ from typing import get_args
 
 from proxy.chat import ChatRequest
 from proxy.dialects import openai_chat, openai_responses
-from proxy.dialects.openai_chat_quirks import TOOLS, ChatQuirks
+from proxy.dialects.openai_chat.quirks import TOOLS, ChatQuirks
 from proxy.features import Feature, check_features
 from proxy.provider import MediaLimits, Provider, ProviderCall, Target
 

@@ -22,7 +22,7 @@ from proxy.chat import (
     ToolChoice,
     WebSearch,
 )
-from proxy.dialects.anthropic_turns import FORMAT
+from proxy.dialects.anthropic.turns import FORMAT
 
 _FUNCTION_MEMBERS = {"type", "name", "description", "input_schema", "strict", "cache_control"}
 _CHOICES = {"auto": "auto", "none": "none", "any": "required"}

@@ -23,7 +23,7 @@ from proxy.chat import (
     ToolChoice,
     WebSearch,
 )
-from proxy.dialects.gemini_contents import FORMAT
+from proxy.dialects.gemini.contents import FORMAT
 
 SCHEMAS = {"parameters", "parametersJsonSchema", "responseSchema", "responseJsonSchema"}
 OPAQUE = SCHEMAS | {"args", "response"}

@@ -23,7 +23,7 @@ from proxy.chat import (
     ToolChoice,
     WebSearch,
 )
-from proxy.dialects.openai_chat_quirks import OPENAI_CHAT_FORMAT, ChatQuirks
+from proxy.dialects.openai_chat.quirks import OPENAI_CHAT_FORMAT, ChatQuirks
 
 INLINED = "data:image/png;base64,QUJD"
 HINT = {"type": "ephemeral"}

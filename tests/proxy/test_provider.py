@@ -78,14 +78,14 @@ def test_settings_are_named_after_the_provider(code: str, names: tuple[str, str,
 NEWCOMER = """
 from functools import partial
 
-from proxy.dialects import openai_chat_answer
+from proxy.dialects import openai_chat
 from proxy.provider import MediaLimits, Provider, ProviderCall, UpstreamRequest
 
 
 def build_call(request, target):
     sent = UpstreamRequest(f"{target.base_url}/say", (("X-Key", target.api_key),), request.model.encode())
-    reader = partial(openai_chat_answer.open_reader, "newcomer")
-    return ProviderCall(sent, reader, partial(openai_chat_answer.read_refusal, "newcomer"))
+    reader = partial(openai_chat.open_reader, "newcomer")
+    return ProviderCall(sent, reader, partial(openai_chat.read_refusal, "newcomer"))
 
 
 PROVIDER = Provider("newcomer", "A newcomer", "https://new.test", MediaLimits(frozenset()), build_call)

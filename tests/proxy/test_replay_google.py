@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from proxy.chat import ToolCall, Usage
-from proxy.dialects import gemini_answer
+from proxy.dialects import gemini
 from proxy.provider import Target
 from proxy.providers.google import PROVIDER, read_refusal
 from tests.proxy.exchanges import MADE, RecordedExchange, read_exchanges
@@ -53,7 +53,7 @@ SEARCHED = {
 }
 """What Google charges for each answer that searched."""
 
-open_reader = partial(gemini_answer.open_reader, "google", new_id=lambda: "")
+open_reader = partial(gemini.open_reader, "google", new_id=lambda: "")
 """Ids that were made here cannot be expected: without them."""
 
 
@@ -158,7 +158,7 @@ def test_a_mutilated_answer_is_harmless(exchange: RecordedExchange) -> None:
         read_refusal(500, {}, mutate(exchange.body, dice))
 
 
-PROVIDER_READER = partial(gemini_answer.open_reader, "google")
+PROVIDER_READER = partial(gemini.open_reader, "google")
 
 
 def test_every_recorded_answer_of_google_is_read(recordings: Path, count_replayed: Any) -> None:

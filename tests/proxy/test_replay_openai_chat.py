@@ -12,9 +12,9 @@ import pytest
 
 from proxy.chat import Failed, ToolCall, Usage
 from proxy.dialects import openai_chat
-from proxy.dialects.openai_chat_answer import Reading, open_reader
-from proxy.dialects.openai_chat_errors import read_refusal
-from proxy.dialects.openai_chat_quirks import ChatQuirks, openai_quirks
+from proxy.dialects.openai_chat.answer import Reading, open_reader
+from proxy.dialects.openai_chat.errors import read_refusal
+from proxy.dialects.openai_chat.quirks import ChatQuirks, openai_quirks
 from proxy.errors import RequestNotSupported
 from proxy.provider import Target
 from proxy.providers import openrouter, xai

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from proxy.chat import Failed, ProviderItem, ToolCall, Usage
-from proxy.dialects.openai_responses import build_call
-from proxy.dialects.openai_responses_answer import open_reader, read_refusal
+from proxy.dialects.openai_responses.answer import open_reader, read_refusal
+from proxy.dialects.openai_responses.call import build_call
 from proxy.errors import RequestNotSupported
 from proxy.provider import ProviderCall, Target
 from proxy.providers import openai
