@@ -15,9 +15,11 @@ NAMES_OF_NOTHING = {"utils", "util", "helpers", "helper", "common", "core", "bas
 
 # Modules that do no I/O: what parses, prices, routes, checks or encodes has no `async` in it.
 PURE = (
+    "proxy/answer.py",
     "proxy/chat.py",
     "proxy/collected.py",
     "proxy/failures.py",
+    "proxy/features.py",
     "proxy/media.py",
     "proxy/meter.py",
     "proxy/pricing.py",

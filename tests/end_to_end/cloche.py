@@ -139,6 +139,7 @@ def build_environment(stores: Stores, upstream_url: str, settings: Mapping[str, 
         "JOURNAL_FOLDER": str(stores.journal_folder),
         "OPENAI_BASE_URL": upstream_url,
         "OPENAI_API_KEY": "sk-upstream",
+        "PROVIDER_RETRY_SECONDS": "0.001",
         **settings,
     }
 

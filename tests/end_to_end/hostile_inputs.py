@@ -51,7 +51,7 @@ GOOD: dict[str, tuple[list[Step], Decimal]] = {
     "an empty usage": (ends(says("a"), FINISH, EMPTY_USAGE, DONE), ONE_TOKEN),
     "zeros after the usage": (ends(says("a"), FINISH, uses(8, 20), uses(0, 0), DONE), price(8, 20)),
     "usage that grows": (ends(uses(8, 1), says("a"), FINISH, uses(8, 20), DONE), price(8, 20)),
-    "negative usage": (ends(says("a"), FINISH, uses(-8, 20), DONE), ONE_TOKEN),
+    "negative usage": (ends(says("a"), FINISH, uses(-8, 20), DONE), price(COUNTED, 20)),
     "huge usage": (ends(says("a"), FINISH, uses(10**25, 2**64), DONE), ONE_TOKEN),
     "two ends": (ends(says("a"), FINISH, FINISH, uses(8, 2), DONE), price(8, 2)),
     "text after the end": (ends(says("a"), FINISH, says("b"), uses(8, 2), DONE, says("c")), price(8, 2)),

@@ -196,6 +196,7 @@ async def test_models_are_listed_in_openais_shape(stores: Stores) -> None:
         async with httpx2.AsyncClient(base_url=cloche.url, headers=dict(customer.headers)) as client:
             listed = (await client.get("/v1/models")).json()
             shown = (await client.get(f"/v1/models/{MODEL}")).json()
-        assert shown == {"id": MODEL, "object": "model", "created": 0, "owned_by": "openai"}
+        states = [{"provider": "openai", "state": "closed"}]
+        assert shown == {"id": MODEL, "object": "model", "created": 0, "owned_by": "openai", "providers": states}
         assert shown in listed["data"]
         assert not [model for model in listed["data"] if model["id"].startswith("sandbox/")]

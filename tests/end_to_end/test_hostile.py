@@ -5,8 +5,10 @@ what is another's; and the server lives on.
 import base64
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from decimal import Decimal
+from itertools import cycle
 from typing import Any
 from uuid import UUID
 
@@ -38,7 +40,7 @@ async def test_a_provider_that_sends_garbage_costs_what_it_said_and_its_clients_
         open_cloche(stores, upstream.url, PROVIDER_IDLE_SECONDS="2") as cloche,
     ):
         customer = await cloche.make_customer()
-        for name, (script, cost) in {**GOOD, **BAD}.items():
+        for name, (script, cost) in in_a_bearable_order():
             playing[:] = script
             before, _ = cloche.balance(customer)
             async with open_caller(cloche) as caller:
@@ -53,6 +55,14 @@ async def test_a_provider_that_sends_garbage_costs_what_it_said_and_its_clients_
         cloche.check_accounts()
         assert await fetch_status(cloche.port, "/health/ready") == 200
     check_log(capfd.readouterr().err, customer)
+
+
+def in_a_bearable_order() -> Iterator[tuple[str, tuple[list[Step], Decimal]]]:
+    """Two good answers after each bad one: what fails more often is given a rest by its circuit breaker."""
+    yield from GOOD.items()
+    good = cycle(GOOD.items())
+    for bad in BAD.items():
+        yield from (bad, next(good), next(good))
 
 
 async def test_hostile_requests_are_refused_or_served_and_never_an_error_of_ours(

@@ -98,7 +98,11 @@ def assert_as_expected(told: Told, exchange: RecordedExchange) -> None:
     assert told.text == (expect["text"] or "")
     assert told.reasoning == (expect["reasoning_text"] or "")
     assert told.refusal == (expect["refusal"] or "")
-    calls = [(call["name"], call["arguments"]) for call in expect["tool_calls"]]
+    calls = [
+        (call["name"], read_arguments(call["arguments_raw"]))
+        for call in expect["tool_calls"]
+        if call["name"] != "computer_call"  # an item of the provider, which goes its own way
+    ]
     assert [(name, read_arguments(arguments)) for _, (name, arguments) in sorted(told.calls.items())] == calls
     assert told.finish_reason in {"stop", "length", "tool_calls", "content_filter"}
     if told.calls:
