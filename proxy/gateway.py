@@ -16,10 +16,11 @@ from proxy.admission import Admission, admit
 from proxy.background import call_off
 from proxy.chat import ChatEvent, ChatRequest, Completed, Usage
 from proxy.collected import Collected
+from proxy.delivery import Delivery
 from proxy.ledger import Journal, Ledger, Settlement
 from proxy.meter import Meter
 from proxy.pricing import cost_usd
-from proxy.pump import Pump, Reach
+from proxy.pump import Handover, Pump, Reach
 from proxy.routing import Model, Upstream
 
 HOLD_SECONDS = 15
@@ -52,7 +53,7 @@ class Gateway:
             await self.ledger.hold(admission.hold)
         slot = self.journal.open_slot(admission.hold.id)
         meter = Meter(admission.hold.prompt_tokens, slot, admission.tokenizer)
-        send, receive = trio.open_memory_channel[list[ChatEvent]](0)
+        send, receive = trio.open_memory_channel[Handover | list[ChatEvent]](0)
         pump = Pump(self.reach, self.ledger, admission, meter, send)
         chat = Chat(admission, meter, receive, self.ledger, pump)
         try:
@@ -81,7 +82,7 @@ class Chat:
         self,
         admission: Admission,
         meter: Meter,
-        receive: trio.MemoryReceiveChannel[list[ChatEvent]],
+        receive: trio.MemoryReceiveChannel[Handover | list[ChatEvent]],
         ledger: Ledger,
         pump: Pump,
     ) -> None:
@@ -93,6 +94,7 @@ class Chat:
         self._meter = meter
         self._receive = receive
         self._ledger = ledger
+        self._delivery: Delivery | None = None
         self._handed_out: list[ChatEvent] = []
         self.is_settled = False
         self._ended = False
@@ -106,20 +108,9 @@ class Chat:
         self._note_delivery()
         if self._ended:
             return []
-        try:
-            events = await self._receive.receive()
-        except trio.EndOfChannel:
+        events = await self._receive_events()
+        if not events:
             return await self._end()
-        self._handed_out = events
-        return events
-
-    def next_events_nowait(self) -> list[ChatEvent] | None:
-        """The same for events that wait already; None where one has to wait."""
-        try:
-            events = self._receive.receive_nowait()
-        except (trio.WouldBlock, trio.EndOfChannel):
-            return None
-        self._note_delivery()
         self._handed_out = events
         return events
 
@@ -129,7 +120,7 @@ class Chat:
         """
         collected = Collected()
         batches: list[list[ChatEvent]] = []
-        async for events in self._receive:
+        while events := await self._receive_events():
             collected.add(events)
             batches.append(events)
         if collected.ended is None:
@@ -137,6 +128,19 @@ class Chat:
                 self._meter.note_passed_on(events)
         collected.add(await self._end())
         return collected
+
+    async def _receive_events(self) -> list[ChatEvent]:
+        """Read by this task itself once the answer has begun; empty at the end."""
+        if self._delivery is not None and (events := await self._delivery.read_events()):
+            return events
+        try:
+            received = await self._receive.receive()
+        except trio.EndOfChannel:
+            return []
+        if isinstance(received, Handover):
+            self._delivery = received.delivery
+            return received.first
+        return received
 
     async def settle(self) -> None:
         """Charge what was used. Safe to repeat. After an error the journal keeps the call for the sweep."""

@@ -18,6 +18,7 @@ from proxy.admission import Admission
 from proxy.background import Notes, open_background
 from proxy.breaker import Breakers, counts_against
 from proxy.chat import ChatEvent, Failed, Usage
+from proxy.delivery import Delivery
 from proxy.errors import RequestNotSupported, UpstreamError
 from proxy.failures import failed_here, failed_upstream, is_transient, may_be_the_key
 from proxy.ledger import Ledger
@@ -57,8 +58,16 @@ class Reach:
     patience: Patience
 
 
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """An answer that has begun, and its first events."""
+
+    delivery: Delivery
+    first: list[ChatEvent]
+
+
 class Pump:
-    """Brings one answer, in batches, to `send`: a channel of size zero, so that a slow client slows the provider."""
+    """Brings one answer to `send`: handed over when it has begun, with a failure after it or instead of it."""
 
     def __init__(
         self,
@@ -66,7 +75,7 @@ class Pump:
         ledger: Ledger,
         admission: Admission,
         meter: Meter,
-        send: trio.MemorySendChannel[list[ChatEvent]],
+        send: trio.MemorySendChannel[Handover | list[ChatEvent]],
     ) -> None:
         self._ledger = ledger
         self._transport = reach.transport
@@ -78,7 +87,6 @@ class Pump:
         self._started = trio.current_time()
         self._has_begun = False
         self._first_token = trio.CancelScope()
-        self._held_back: list[ChatEvent] = []
         self.provider_code = admission.routes[0].provider.code
         """The provider that was asked last: the one that answers."""
 
@@ -192,7 +200,6 @@ class Pump:
             await self._note_failure(route, failure)
             await self._end_with(failure)
             return None
-        self._held_back.clear()
         self._meter.note_refused()
         return failure
 
@@ -204,49 +211,50 @@ class Pump:
             await self._breakers.note_success(code, model)
 
     async def _bring(self, call: ProviderCall) -> Failed | None:
-        """The answer of one attempt, passed on as it comes. What it returns has not been told to anybody."""
+        """The answer of one attempt, handed over when it has begun. What it returns has not been told to anybody."""
         async with self._open_exchange(call) as exchange:
             if exchange.status != 200:
                 return await self._read_refusal(call, exchange)
             self._meter.note_accepted()
             reader = call.open_reader(exchange.headers.get("content-type", ""))
-            while data := await exchange.receive_some():
-                if events := reader.feed(data):
-                    if isinstance(events[-1], Failed):
-                        return await self._pass_on_before(events)
-                    await self._pass_on(events)
-                if reader.is_done:
-                    await _receive_end(exchange)
-                    break
-            if (events := reader.finish()) and isinstance(events[-1], Failed):
-                return await self._pass_on_before(events)
-            await self._pass_on(events)
-        return None
+            delivery = Delivery(exchange, reader, self._take)
+            events = await self._wait_begun(delivery)
+            if events:
+                await self._hand_over(delivery, events)
+            if delivery.error is not None:
+                raise delivery.error
+            if reader.is_done and delivery.failure is None:
+                await _receive_end(exchange)
+            return delivery.failure
 
-    async def _pass_on_before(self, events: list[ChatEvent]) -> Failed | None:
-        """What came before a failure; returns the failure."""
-        await self._pass_on(events[:-1])
-        failed = events[-1]
-        return failed if isinstance(failed, Failed) else None
+    async def _wait_begun(self, delivery: Delivery) -> list[ChatEvent]:
+        """The first events. Usage alone is no beginning: it is held back until there is something to be charged for."""
+        held_back: list[ChatEvent] = []
+        while events := await delivery.read_events():
+            held_back += events
+            if not all(isinstance(event, Usage) for event in events):
+                return held_back
+        return []
 
-    async def _pass_on(self, events: list[ChatEvent]) -> None:
-        """Usage alone is held back until there is something to be charged for.
-
-        Usage that cannot be stops here: neither the meter nor a client could make anything of it.
-        """
-        if any(isinstance(event, Usage) for event in events):
-            events = [event for event in events if self._can_be(event)]
-        if not self._has_begun:
-            events = self._held_back + events
-            if all(isinstance(event, Usage) for event in events):
-                self._held_back = events
-                return
-            self._has_begun = True
-            self._first_token.deadline = inf
+    async def _hand_over(self, delivery: Delivery, events: list[ChatEvent]) -> None:
+        """The client's task reads on by itself; this one keeps the connection open until that is done."""
+        self._has_begun = True
+        self._first_token.deadline = inf
+        try:
             await self._breakers.note_success(self.provider_code, self._admission.model.id)
+            await self._send.send(Handover(delivery, events))
+            await delivery.over.wait()
+        finally:
+            delivery.over.set()
+
+    def _take(self, events: list[ChatEvent]) -> list[ChatEvent]:
+        """Usage that cannot be stops here: neither the meter nor a client could make anything of it."""
+        for event in events:
+            if isinstance(event, Usage):
+                events = [event for event in events if self._can_be(event)]
+                break
         self._meter.note_read(events)
-        if events:
-            await self._send.send(events)
+        return events
 
     async def _end_with(self, failure: Failed) -> None:
         self._meter.note_read([failure])

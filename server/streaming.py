@@ -40,10 +40,9 @@ async def event_stream(
     yield encoder.open() + encoder.encode(first or [])
     last_sent = trio.current_time()
     while True:
-        events = chat.next_events_nowait()
-        if events is None:
-            with trio.move_on_after(keep_alive_seconds):
-                events = await chat.next_events()
+        events: list[ChatEvent] | None = None
+        with trio.move_on_after(keep_alive_seconds):
+            events = await chat.next_events()
         if events == []:
             return
         data = encoder.encode(events) if events else b""

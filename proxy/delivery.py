@@ -1,0 +1,58 @@
+"""An answer that has begun, read by the task that delivers it to the client.
+
+Until its first event an answer is the pump's, who may ask somebody else. From then on nothing stands between the
+provider's socket and the client's but this: no task is woken for an event but the one that sends it on, and a slow
+client slows the provider down.
+"""
+
+from collections.abc import Callable
+
+import trio
+
+from proxy.chat import ChatEvent, Failed
+from proxy.errors import UpstreamError
+from proxy.exchange import Exchange
+from proxy.provider import Reader
+
+
+class Delivery:
+    """For one task at a time; whoever opened the exchange keeps it open until `over` is set, and sets it if it cannot.
+
+    `take` hears all events that are read, and returns those that go on. A failure goes to `failure` or `error`, for
+    whoever waits for `over` to deal with.
+    """
+
+    def __init__(
+        self, exchange: Exchange, reader: Reader, take: Callable[[list[ChatEvent]], list[ChatEvent]]
+    ) -> None:
+        self.over = trio.Event()
+        self.failure: Failed | None = None
+        self.error: UpstreamError | None = None
+        self._exchange = exchange
+        self._reader = reader
+        self._take = take
+
+    async def read_events(self) -> list[ChatEvent]:
+        """What has come since, at least one event; empty when there is no more to read. Safe to cancel and repeat."""
+        while not self.over.is_set():
+            try:
+                data = await self._exchange.receive_some()
+            except UpstreamError as error:
+                self.error = error
+                self.over.set()
+                break
+            if events := self._take(self._read(data)):
+                return events
+        return []
+
+    def _read(self, data: bytes) -> list[ChatEvent]:
+        reader = self._reader
+        events = reader.feed(data) if data else reader.finish()
+        if not data or reader.is_done:
+            if data:
+                events += reader.finish()
+            self.over.set()
+        if events and isinstance(events[-1], Failed):
+            self.failure = events.pop()  # type: ignore[assignment] # the very event that was looked at
+            self.over.set()
+        return events
