@@ -57,7 +57,7 @@ async def admit(
     max_output = _max_output_tokens(request, model, text_tokens)
     request = replace(request, max_output_tokens=max_output, end_user=_pseudonym(user_id))
     call = route.provider.build_call(request, route.targets[0])
-    prompt_tokens = text_tokens + media_tokens(request, tokenizer)
+    prompt_tokens = _within_window(text_tokens + media_tokens(request, tokenizer), model)
     searches = count_searches(request, model.capabilities)
     worst_prompt_tokens = prompt_tokens + search_tokens(searches)
     hold = Hold(
@@ -82,8 +82,8 @@ async def _count_prompt(request: ChatRequest, tokenizer: Tokenizer, context_wind
         since_pause += tokens
         if context_window and total > context_window:
             raise ContextWindowExceeded(
-                f"the prompt has more tokens than {request.model} can take: context window exceeded"
-                f" ({context_window} tokens)"
+                f"this model's maximum context length is {context_window} tokens, and the prompt has more:"
+                " context window exceeded"
             )
         if since_pause > TOKENS_A_TURN:
             since_pause = 0
@@ -97,6 +97,13 @@ def _max_output_tokens(request: ChatRequest, model: Model, prompt_tokens: int) -
     if model.context_window:
         limit = min(limit, max(1, model.context_window - prompt_tokens))
     return limit
+
+
+def _within_window(prompt_tokens: int, model: Model) -> int:
+    """Media are estimated on the high side, by their bytes; a prompt that does not fit would be refused and cost
+    nothing.
+    """
+    return min(prompt_tokens, model.context_window) if model.context_window else prompt_tokens
 
 
 def _pseudonym(user_id: UUID) -> str:

@@ -8,7 +8,7 @@ before the end calls the answer off at the provider; a finished one is deleted t
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -24,6 +24,8 @@ END_SECONDS = 10
 FIRST_PAUSE_SECONDS = 2.0
 LAST_PAUSE_SECONDS = 5.0
 PAUSE_GROWTH = 1.1
+CALL_OFF_PAUSES_SECONDS = (0.5, 2.0)
+"""Before a provider that could not call an answer off is asked again: what is not called off works on, at our cost."""
 MAX_FAILED_LOOKUPS = 10
 """In a row. A provider that cannot be looked up for a moment goes on with its work all the same."""
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -67,9 +69,9 @@ async def open_background(
 
 
 async def call_off(transport: Transport, upstream: Upstream, id_: str) -> Usage | None:
-    """End an answer whose call is lost, and say what it has used, as far as the provider tells. Raises UpstreamError.
+    """End an answer whose call is lost, and say what it has used, as far as the provider tells.
 
-    Which of our keys it belongs to is not known: the others find nothing.
+    Which of our keys it belongs to is not known: the others find nothing. Raises UpstreamError, and then it may go on.
     """
     build = upstream.provider.build_background
     if build is None:
@@ -78,7 +80,7 @@ async def call_off(transport: Transport, upstream: Upstream, id_: str) -> Usage 
         background = build(Target(upstream.base_url, key, ""))
         body = await _call_off(transport, background, id_)
         if background.read_state(body) is not None:
-            await _ask(transport, background.build_delete(id_))
+            await _delete(transport, background, id_)
             return background.read_usage(body)
     return None
 
@@ -121,12 +123,10 @@ class BackgroundExchange:
             return
         try:
             if not self._state.is_over:
-                usage = self._background.read_usage(
-                    await _call_off(self._transport, self._background, self._state.id)
-                )
+                usage = self._background.read_usage(await _call_off(self._transport, self._background, self._state.id))
                 if usage is not None:
                     notes.called_off(usage)
-            await _ask(self._transport, self._background.build_delete(self._state.id))
+            await _delete(self._transport, self._background, self._state.id)
         except UpstreamError as error:
             logger.warning("an answer in the background could not be ended", extra={"reason": str(error)})
 
@@ -146,11 +146,31 @@ class BackgroundExchange:
 
 
 async def _call_off(transport: Transport, background: Background, id_: str) -> bytes:
-    """What the provider says of it then. It may have ended meanwhile, and then there is nothing to cancel."""
-    called_off = await _ask(transport, background.build_cancel(id_))
-    if called_off.status == 200:
-        return called_off.body
-    return (await _ask(transport, background.build_lookup(id_))).body
+    """What the provider says of it then. Raises UpstreamError if it goes on after all."""
+    for pause_seconds in CALL_OFF_PAUSES_SECONDS:
+        with suppress(UpstreamError):
+            return await _try_to_call_off(transport, background, id_)
+        await trio.sleep(pause_seconds)
+    return await _try_to_call_off(transport, background, id_)
+
+
+async def _try_to_call_off(transport: Transport, background: Background, id_: str) -> bytes:
+    """It may have ended meanwhile, or may be unknown to this key, and then there is nothing to cancel."""
+    reply = await _ask(transport, background.build_cancel(id_))
+    if reply.status != 200:
+        reply = await _ask(transport, background.build_lookup(id_))
+    state = background.read_state(reply.body) if reply.status == 200 else None
+    if reply.status == 429 or reply.status >= 500 or (state is not None and not state.is_over):
+        raise UpstreamBroken(f"the provider did not call an answer off, with status {reply.status}")
+    return reply.body
+
+
+async def _delete(transport: Transport, background: Background, id_: str) -> None:
+    """What it has used is known by now, and must not be lost with this."""
+    try:
+        await _ask(transport, background.build_delete(id_))
+    except UpstreamError as error:
+        logger.warning("an answer in the background could not be deleted", extra={"reason": str(error)})
 
 
 async def _ask(transport: Transport, request: UpstreamRequest) -> _Reply:

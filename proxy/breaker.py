@@ -53,8 +53,11 @@ def counts_against(failed: Failed) -> bool:
 
     What is wrong with a request or with our account does not, or one client could close a model to all others. A rate
     limit is our key's, so it does, if the provider says when it ends. A request that could never fit into the limit is
-    refused with a 429 too: https://help.openai.com/en/articles/5955604
+    refused with a 429 too: https://help.openai.com/en/articles/5955604. Nor does a 402: with OpenRouter it depends on
+    how much a request may cost, and a smaller one is served.
     """
+    if failed.status == 402:
+        return False
     if failed.code == "rate_limit_exceeded":
         return failed.retry_after_seconds is not None and "request too large" not in failed.message.lower()
     return failed.code in _PROVIDERS_FAULT

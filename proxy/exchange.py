@@ -73,6 +73,7 @@ class NetworkExchange:
         self.is_watched = False
         """Whether somebody calls interrupt_if_waiting_since(), so that a read needs no deadline of its own."""
         self._waiting_since = inf
+        self._waited_seconds = 0.0
         self._was_interrupted = False
 
     @property
@@ -176,16 +177,23 @@ class NetworkExchange:
         """One read, always waited for: whatever comes until it is this task's turn is then in the same batch."""
         wire = self._open_wire
         self._was_interrupted = False
+        started = trio.current_time()
         try:
             if self.is_watched:
-                self._waiting_since = trio.current_time()
-                return await wire.receive_later()
-            with deadline(self._host, "idle", self._deadlines.idle_seconds):
-                return await wire.receive_later()
+                self._waiting_since = started - self._waited_seconds
+                data = await wire.receive_later()
+            else:
+                with deadline(self._host, "idle", self._deadlines.idle_seconds, self._waited_seconds):
+                    data = await wire.receive_later()
         except (OSError, trio.ClosedResourceError) as error:
             if self._was_interrupted:
                 raise _timed_out(self._host, "idle", self._deadlines.idle_seconds) from error
             raise UpstreamBroken(f"{self._host} broke the connection within its answer") from error
+        finally:  # a read may be cut off, to send a comment, and repeated: the silence goes on
+            self._waiting_since = inf
+            self._waited_seconds += trio.current_time() - started
+        self._waited_seconds = 0.0
+        return data
 
     def _unframe(self, body: Body, data: bytes) -> bytes:
         try:
@@ -198,9 +206,9 @@ class NetworkExchange:
 
 
 @contextmanager
-def deadline(host: str, phase: Phase, seconds: float) -> Iterator[None]:
-    """Raises UpstreamTimedOut for what takes longer."""
-    with trio.move_on_after(seconds) as scope:
+def deadline(host: str, phase: Phase, seconds: float, waited_seconds: float = 0) -> Iterator[None]:
+    """Raises UpstreamTimedOut for what takes longer, with what it has waited before."""
+    with trio.move_on_after(max(0, seconds - waited_seconds)) as scope:
         yield
     if scope.cancelled_caught:
         raise _timed_out(host, phase, seconds)

@@ -64,7 +64,12 @@ _CONTEXT = re.compile(
     r"|exceeds? context limit"
 )
 _KEY = re.compile(r"api key not valid|api_key_invalid|invalid api key|incorrect api key")
-_OUR_BILL = re.compile(r"credit balance is too low|billing_error|billing hard limit|insufficient[ _]credits")
+_OUR_BILL = re.compile(
+    r"credit balance is too low|billing_error|billing hard limit|insufficient[ _](?:credits|balance)"
+    r"|used all available credits|doesn't have any credits|run out of credits"
+)
+_MAY_BE_OUR_BILL = {0, 200, 400, 403, 429}
+"""Beside 402, which is nothing else: what xAI says of it comes as a 403 or a 429."""
 _NOT_PAID = "the provider does not serve this server at the moment"
 """What we owe a provider is no business of a client's; another provider can answer meanwhile."""
 _TRANSIENT = {
@@ -95,8 +100,12 @@ _OUR_ACCOUNT = {
     "permission_denied": "the provider does not let this server do that",
 }
 """What providers say of these names our key, organisation or project, which are no business of a client's."""
-_OUR_IDS = re.compile(r"\b(?:(?:org|proj|sk|xai)[-_]|AIza|projects/|project_number:)[\w*-]+")
-"""Other messages may name them too: «Rate limit reached for … in organization org-…»."""
+_OUR_IDS = re.compile(
+    r"\b(?:(?:(?:org|proj|sk|xai)[-_]|AIza|projects/|project_number:)[\w*-]+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+)
+"""Other messages may name them too: «Rate limit reached for … in organization org-…», «the rate limit for your
+organization (a UUID)».
+"""
 
 
 def failed_upstream(provider: str, error: UpstreamError) -> Failed:
@@ -129,7 +138,7 @@ def failed_status(  # noqa: PLR0917 - what a provider says of one error
     for; 0 if it names none. What a body says of the time to wait comes before the headers.
     """
     code = classify(status, message, error_type, error_code)
-    if code == "provider_unavailable" and _is_our_bill(message, error_type):
+    if code == "provider_unavailable" and _is_our_bill(status, message, error_type):
         message = _NOT_PAID
     limit, requested = _read_limit(message) if code == "context_length_exceeded" else (None, None)
     return Failed(
@@ -151,7 +160,7 @@ def classify(status: int, message: str, error_type: str = "", error_code: str = 
         return "context_length_exceeded"
     if status in {0, 200, 400} and _KEY.search(said):
         return "authentication_failed"
-    if status in {0, 200, 400, 402, 403} and _is_our_bill(message, error_type):
+    if _is_our_bill(status, message, error_type):
         return "provider_unavailable"
     words = [_BY_WORD[word] for word in (error_code.lower(), error_type.lower()) if word in _BY_WORD]
     told = next((word for word in words if word in _SAYS_MORE_THAN_ITS_STATUS), None)
@@ -166,8 +175,9 @@ def classify(status: int, message: str, error_type: str = "", error_code: str = 
     return "provider_internal_error" if status >= 500 else "external_service_error"
 
 
-def _is_our_bill(message: str, error_type: str) -> bool:
-    return _OUR_BILL.search(f"{error_type} {message}".lower()) is not None
+def _is_our_bill(status: int, message: str, error_type: str) -> bool:
+    said = f"{error_type} {message}".lower()
+    return status == 402 or (status in _MAY_BE_OUR_BILL and _OUR_BILL.search(said) is not None)
 
 
 def is_transient(failed: Failed) -> bool:

@@ -1,12 +1,12 @@
-"""What a request asks for beyond plain text, by the names that clients know, so that a provider can say what it takes.
+"""What a request asks for beyond plain text, by name, so that a provider can say what it takes.
 
 A field that a provider cannot carry is refused with its name: silence would be a wrong answer that looks right.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from proxy.chat import Audio, ChatRequest, Document, Image, Sampling
+from proxy.chat import Audio, ChatRequest, Document, Image, Part, Sampling
 from proxy.errors import RequestNotSupported
 
 Feature = Literal[
@@ -38,12 +38,24 @@ Feature = Literal[
     "prompt_cache_key",
 ]
 
+_MEMBERS: Mapping[Feature, str] = {
+    "reasoning_tokens": "reasoning.max_tokens",
+    "reasoning_summary": "reasoning.summary",
+    "provider_tools": "all tools but functions",
+    "web_search": "web_search_options",
+    "image_output": "'image' of modalities",
+    "audio_output": "audio, and 'audio' of modalities,",
+}
+"""What clients call it, where they have another name."""
+_PARTS: Mapping[Feature, type[Part]] = {"images": Image, "documents": Document, "input_audio": Audio}
+
 
 def check_features(request: ChatRequest, takes: frozenset[Feature], provider: str) -> None:
-    """Raises RequestNotSupported for the first field that is used and not taken."""
+    """Raises RequestNotSupported for the first feature that is used and not taken, and says where a client wrote it."""
     for feature in used_features(request):
         if feature not in takes:
-            raise RequestNotSupported(f"{feature}: {provider} does not take it for this model; leave it out")
+            member = _locate(request, feature)
+            raise RequestNotSupported(f"{feature}: {provider} does not take it for this model; leave {member} out")
 
 
 def used_features(request: ChatRequest) -> Iterator[Feature]:
@@ -51,12 +63,16 @@ def used_features(request: ChatRequest) -> Iterator[Feature]:
     yield from _sampling_features(request.sampling)
     yield from _answer_features(request)
     kinds = {type(part) for message in request.messages for part in message.parts}
-    if Image in kinds:
-        yield "images"
-    if Document in kinds:
-        yield "documents"
-    if Audio in kinds:
-        yield "input_audio"
+    yield from (feature for feature, kind in _PARTS.items() if kind in kinds)
+
+
+def _locate(request: ChatRequest, feature: Feature) -> str:
+    """The member that asks for it, where it has another name; of media, the first message that holds any."""
+    kind = _PARTS.get(feature)
+    if kind is None:
+        return _MEMBERS.get(feature, "it")
+    holders = (number for number, message in enumerate(request.messages) if kind in map(type, message.parts))
+    return f"those of messages[{next(holders)}]"
 
 
 def _sampling_features(sampling: Sampling) -> Iterator[Feature]:

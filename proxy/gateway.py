@@ -126,6 +126,8 @@ class Chat:
         if collected.ended is None:
             for events in batches:
                 self._meter.note_passed_on(events)
+        else:  # nobody gets anything of it, whatever the provider says that it used
+            self._meter.note_refused()
         collected.add(await self._end())
         return collected
 
@@ -141,6 +143,10 @@ class Chat:
             self._delivery = received.delivery
             return received.first
         return received
+
+    def usage_so_far(self) -> Usage:
+        """The provider's word where it has come, else what was counted of what the client has."""
+        return self._meter.usage
 
     async def settle(self) -> None:
         """Charge what was used. Safe to repeat. After an error the journal keeps the call for the sweep."""

@@ -56,7 +56,7 @@ class Meter:
         """What the provider has said, whether it is passed on or not."""
         for event in events:
             if isinstance(event, Usage):
-                self._reported = _merge(self._reported, event)
+                self._reported = merge_usage(self._reported, event)
                 self._write_slot()
             elif isinstance(event, Finished):
                 self._finished = True
@@ -139,7 +139,7 @@ def is_search(item: ProviderItem) -> bool:
     return False
 
 
-def _merge(earlier: Usage | None, later: Usage) -> Usage:
+def merge_usage(earlier: Usage | None, later: Usage) -> Usage:
     """Later figures replace earlier ones, except with zeros: some providers end with a usage that is empty."""
     if earlier is None:
         return later

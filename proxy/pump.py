@@ -123,6 +123,7 @@ class Pump:
                 failure = await self._retry(chosen, failure)
             if failure is None:
                 return None
+            await self._note_failure(chosen.route, failure)
             is_fallback = chosen.route is not self._admission.routes[0]
             first, chosen = replace(first or failure, fallback_attempted=is_fallback), following
         return first or _nobody_asked(self.provider_code)
@@ -136,13 +137,14 @@ class Pump:
         return None
 
     async def _retry(self, chosen: "_Chosen", failure: Failed) -> Failed | None:
-        """What it says in the end, when there is nobody else to ask."""
+        """What it says in the end, when there is nobody else to ask: with one key, for the others have said no too."""
         code, model = chosen.route.provider.code, chosen.route.model.id
         for retry in range(RETRIES):
-            is_open = self._breakers.state(code, model) == "open"
-            if not is_transient(failure) or is_open or not await self._pause(failure, retry):
+            if not is_transient(failure) or not await self._pause(failure, retry):
                 break
-            again = await self._try_keys(chosen)
+            if not await self._breakers.admit(code, model):
+                break
+            again = await self._attempt(chosen.route, chosen.call)
             if again is None:
                 return None
             failure = again
@@ -159,7 +161,7 @@ class Pump:
         return True
 
     async def _try_keys(self, chosen: "_Chosen") -> Failed | None:
-        """With each of our keys, as long as another one may help. The breaker hears of the last one's failure."""
+        """With each of our keys, as long as another one may help."""
         route = chosen.route
         failure = await self._attempt(route, chosen.call)
         for target in route.targets[1:]:
@@ -167,8 +169,6 @@ class Pump:
             if call is None:
                 break
             failure = await self._attempt(route, call)
-        if failure is not None:
-            await self._note_failure(route, failure)
         return failure
 
     def _build_call(self, route: Route, target: Target) -> ProviderCall | None:
@@ -204,6 +204,7 @@ class Pump:
         return failure
 
     async def _note_failure(self, route: Route, failure: Failed) -> None:
+        """Once a provider and call, however often it was asked: one client must not outvote the others."""
         code, model = route.provider.code, route.model.id
         if counts_against(failure):
             await self._breakers.note_failure(code, model, failure.retry_after_seconds)
@@ -257,6 +258,8 @@ class Pump:
         return events
 
     async def _end_with(self, failure: Failed) -> None:
+        is_fallback = self.provider_code != self._admission.routes[0].provider.code
+        failure = replace(failure, fallback_attempted=failure.fallback_attempted or is_fallback)
         self._meter.note_read([failure])
         await self._send.send([failure])
 

@@ -159,15 +159,27 @@ def _read_secret(text: str) -> str:
 
 
 def _read_base_url(text: str) -> str:
-    url = urlsplit(text)
-    if url.scheme not in {"http", "https"} or not url.hostname or "@" in url.netloc or url.query or url.fragment:
+    if not _is_base_url(text):
         raise ValueError("it must be a URL like https://api.example.com/v1, without user, query or fragment")
     return text.rstrip("/")
 
 
+def _is_base_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        has_host = bool(url.hostname) and url.port != 0
+    except ValueError:  # of the port, or of brackets that do not match
+        return False
+    is_plain = text.isprintable() and " " not in text and "@" not in url.netloc
+    return url.scheme in {"http", "https"} and has_host and is_plain and not url.query and not url.fragment
+
+
 def _read_keys(text: str) -> tuple[str, ...]:
-    """Blanks are dropped."""
-    return tuple(key for key in (piece.strip() for piece in text.split(",")) if key)
+    """Blanks around keys are dropped. What no header can hold is no key, and `Bearer` is no part of one."""
+    keys = tuple(key for key in (piece.strip() for piece in text.split(",")) if key)
+    if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
+        raise ValueError("a key has letters, digits and signs of ASCII alone, and no space")
+    return keys
 
 
 def _read_positive(text: str) -> float:

@@ -47,6 +47,8 @@ class Problem:
     message: str
     details: Mapping[str, object] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
+    """What happened, where there is a word for it that says more than the type: programs on `/v1` branch on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class _Kind:
     retry_after_seconds: int | None = None
     told: str | None = None
     """What is told instead of the error's own message, where that is for the operator: hosts, roles, SQL."""
+    reason: str = ""
 
 
 _STORES_AWAY = _Kind(
@@ -68,10 +71,10 @@ _TABLE: Mapping[type[Exception], _Kind] = {
     NotAllowed: _Kind(403, "forbidden", "Forbidden"),
     RequestInvalid: _Kind(400, "validation_error", "Validation error"),
     BodyTooLarge: _Kind(413, "payload_too_large", "Payload too large"),
-    proxy_errors.ModelUnknown: _Kind(404, "not_found", "Not found"),
+    proxy_errors.ModelUnknown: _Kind(404, "not_found", "Not found", reason="model_not_found"),
     proxy_errors.ModelNotPriced: _Kind(503, "configuration_error", "Configuration error"),
     proxy_errors.ProviderNotConfigured: _Kind(503, "configuration_error", "Configuration error"),
-    proxy_errors.ContextWindowExceeded: _Kind(400, "bad_request", "Bad request"),
+    proxy_errors.ContextWindowExceeded: _Kind(400, "bad_request", "Bad request", reason="context_length_exceeded"),
     MediaRefused: _Kind(400, "validation_error", "Validation error"),
     proxy_errors.RequestNotSupported: _Kind(400, "bad_request", "Bad request"),
     BalanceTooLow: _Kind(402, "credit_insufficient", "Insufficient credits"),
@@ -92,16 +95,19 @@ _BY_STATUS: Mapping[int, _Kind] = {
     429: _Kind(429, "rate_limit_error", "Too many requests"),
 }
 
-_PROVIDER_STATUS: Mapping[str, tuple[int, str]] = {
-    "rate_limit_exceeded": (429, "rate_limit_error"),
-    "context_length_exceeded": (400, "bad_request"),
-    "content_filter": (400, "bad_request"),
-    "bad_request": (400, "bad_request"),
-    "timeout_error": (504, "timeout_error"),
-    "network_error": (502, "network_error"),
-    "provider_unavailable": (503, "external_service_error"),
-    "internal_error": (500, "internal_error"),
+_PROVIDER_FAILED = "External service error"
+_REFUSED = _Kind(400, "bad_request", "Bad request")
+_PROVIDER_KINDS: Mapping[str, _Kind] = {
+    "rate_limit_exceeded": _BY_STATUS[429],
+    "context_length_exceeded": _REFUSED,
+    "content_filter": _REFUSED,
+    "bad_request": _REFUSED,
+    "timeout_error": _Kind(504, "timeout_error", _PROVIDER_FAILED),
+    "network_error": _Kind(502, "network_error", _PROVIDER_FAILED),
+    "provider_unavailable": _Kind(503, "external_service_error", _PROVIDER_FAILED),
+    "internal_error": _Kind(500, "internal_error", "Internal error"),
 }
+_PROVIDER_AT_FAULT = _Kind(502, "external_service_error", _PROVIDER_FAILED)
 
 INTERNAL = Problem(500, "internal_error", "Internal error: something went wrong on our side; the error was logged")
 
@@ -114,7 +120,8 @@ def describe(error: Exception) -> Problem | None:
     if kind is None:
         return None
     headers = {} if kind.retry_after_seconds is None else {"Retry-After": str(kind.retry_after_seconds)}
-    return Problem(kind.status, kind.error_type, f"{kind.label}: {kind.told or error}", headers=headers)
+    message = f"{kind.label}: {kind.told or error}"
+    return Problem(kind.status, kind.error_type, message, headers=headers, reason=kind.reason)
 
 
 def describe_status(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Problem:
@@ -142,6 +149,25 @@ def envelope(problem: Problem) -> dict[str, object]:
 
 def error_details(failed: Failed) -> dict[str, object]:
     """The object that clients decode from the stream's `error_details` event, camelCase and complete."""
+    details: dict[str, object] = {
+        "code": failed.code,
+        "message": tell_failed(failed),
+        "fallbackAttempted": failed.fallback_attempted,
+    }
+    if failed.provider:
+        details["providerError"] = _provider_error(failed)
+    return details
+
+
+def tell_failed(failed: Failed) -> str:
+    """Of too long a prompt in words that clients search for: the desktop's, and OpenAI's, which LiteLLM looks for."""
+    if failed.code != "context_length_exceeded":
+        return failed.message
+    limit = f": this model's maximum context length is {failed.model_limit} tokens" if failed.model_limit else ""
+    return f"{failed.message} (context window exceeded{limit})"
+
+
+def _provider_error(failed: Failed) -> dict[str, object]:
     provider_error: dict[str, object] = {
         "provider": failed.provider,
         "statusCode": failed.status,
@@ -150,23 +176,15 @@ def error_details(failed: Failed) -> dict[str, object]:
     }
     limits = {"requestedTokens": failed.requested_tokens, "modelLimit": failed.model_limit}
     context = {name: tokens for name, tokens in limits.items() if tokens is not None}
-    if context:
-        provider_error["context"] = context
-    return {
-        "code": failed.code,
-        "message": failed.message,
-        "fallbackAttempted": failed.fallback_attempted,
-        "providerError": provider_error,
-    }
+    return provider_error | ({"context": context} if context else {})
 
 
 def _describe_failed(failed: Failed) -> Problem:
-    """A key of ours that the provider refuses is our fault, not the caller's: never a 401 to a client."""
-    status, error_type = _PROVIDER_STATUS.get(failed.code, (502, "external_service_error"))
-    message = f"External service error: {failed.message}"
-    if failed.code == "context_length_exceeded":
-        message += " (context window exceeded)"
+    """A key of ours that the provider refuses is our fault, not the caller's: no 401 to a client, nor a word of it."""
+    kind = _PROVIDER_KINDS.get(failed.code, _PROVIDER_AT_FAULT)
     headers = {}
     if failed.retry_after_seconds is not None:
         headers["Retry-After"] = str(max(1, round(failed.retry_after_seconds)))
-    return Problem(status, error_type, message, error_details(failed), headers)
+    message = f"{kind.label}: {tell_failed(failed)}"
+    reason = failed.code if failed.code in _PROVIDER_KINDS else ""
+    return Problem(kind.status, kind.error_type, message, error_details(failed), headers, reason)

@@ -15,6 +15,7 @@ import trio
 from proxy.chat import Usage
 from proxy.errors import UpstreamError, UsageOutOfBounds
 from proxy.ledger import Settlement
+from proxy.meter import merge_usage
 from proxy.pricing import cost_usd, decode_price
 from storage.credits import Credits, ExpiredHold
 from storage.errors import StorageError
@@ -72,24 +73,39 @@ class Leases:
         settled = 0
         while expired := await self.credits.find_expired():
             for hold in expired:
-                settled += await self.credits.settle_expired(build_settlement(hold, await self._end_upstream(hold)))
+                settled += await self._settle(hold)
         if settled:
             logger.warning("calls were settled whose process is gone", extra={"calls": settled})
         return settled
 
-    async def _end_upstream(self, hold: ExpiredHold) -> Usage | None:
-        """What an answer in the background has used that goes on although its call is lost. It is called off first: if
-        that fails the hold is settled all the same, from what is known.
+    async def _settle(self, hold: ExpiredHold) -> bool:
+        """False if it was done before, or has to wait: an answer in the background that could not be called off keeps
+        its hold for another lease, as long as it may be under way.
         """
-        if hold.upstream_provider is None or hold.upstream_id is None:
-            return None
         try:
-            with trio.fail_after(CALL_OFF_SECONDS):
-                return await self.call_off(hold.upstream_provider, hold.upstream_id)
+            reported = await self._end_upstream(hold)
         except (UpstreamError, trio.TooSlowError):
             extra = {"request_id": hold.id, "provider": hold.upstream_provider, "upstream_id": hold.upstream_id}
             logger.warning("an answer in the background could not be called off", exc_info=True, extra=extra)
+            if hold.is_young:
+                await self.credits.renew([hold.progress])
+                return False
+            reported = None
+        settlement = build_settlement(hold, reported)
+        is_settled = await self.credits.settle_expired(settlement)
+        if not is_settled and reported is not None:  # another sweep found the answer called off and heard nothing of it
+            await self.credits.correct_expired(settlement)
+        return is_settled
+
+    async def _end_upstream(self, hold: ExpiredHold) -> Usage | None:
+        """What an answer in the background has used that goes on although its call is lost. It is called off first.
+
+        Raises UpstreamError, or TooSlowError.
+        """
+        if hold.upstream_provider is None or hold.upstream_id is None:
             return None
+        with trio.fail_after(CALL_OFF_SECONDS):
+            return await self.call_off(hold.upstream_provider, hold.upstream_id)
 
     async def _expire_journal(self, path: Path) -> None:
         with read_orphan(path) as progress:
@@ -107,12 +123,13 @@ class Leases:
 
 
 def build_settlement(hold: ExpiredHold, reported: Usage | None = None) -> Settlement:
-    """The charge for what is known: the provider's usage if it had come, or was `reported` since, else what was
-    counted; nothing if nothing ran. Who answered is not known: the usage row says who was to.
+    """The charge for what is known: the provider's usage if it had come, or was `reported` since and is not all zeros,
+    else what was counted; nothing if nothing ran. Who answered is not known: the usage row says who was to.
     """
     progress = hold.progress
-    usage = reported or Usage(**{field.name: getattr(progress, field.name) for field in fields(Usage)})
-    is_reported = progress.reported or reported is not None
+    known = Usage(**{field.name: getattr(progress, field.name) for field in fields(Usage)})
+    usage = known if reported is None else merge_usage(known, reported)
+    is_reported = progress.reported or usage == reported
     price = decode_price(hold.price)
     try:
         charge = cost_usd(price, usage)

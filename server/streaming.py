@@ -41,13 +41,11 @@ async def event_stream(
     last_sent = trio.current_time()
     while True:
         events: list[ChatEvent] | None = None
-        with trio.move_on_after(keep_alive_seconds):
+        with trio.CancelScope(deadline=last_sent + keep_alive_seconds):
             events = await chat.next_events()
         if events == []:
             return
-        data = encoder.encode(events) if events else b""
-        if not data and trio.current_time() - last_sent >= keep_alive_seconds:
-            data = KEEP_ALIVE
+        data = encoder.encode(events) if events else KEEP_ALIVE
         if data:
             yield data
             last_sent = trio.current_time()

@@ -92,6 +92,8 @@ class ExpiredHold:
     upstream_provider: str | None = None
     upstream_id: str | None = None
     """Of an answer that its provider makes in the background."""
+    is_young: bool = False
+    """Whether such an answer may be under way still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,10 @@ class Credits:
         """The same for a hold whose owner is gone, provided that it is held and expired still."""
         return await self._settle(settlement, "expired", ["held"])
 
+    async def correct_expired(self, settlement: Settlement) -> bool:
+        """For who knows more than the one who has settled it as expired: the charge follows by the difference."""
+        return await self._settle(settlement, "expired", ["expired"])
+
     async def note_upstream(self, hold_id: UUID, provider_code: str, upstream_id: str) -> None:
         """Remember under which id a provider makes the answer in the background. Safe to repeat."""
         parameters = {"id": hold_id, "provider": provider_code, "upstream_id": upstream_id}
@@ -158,7 +164,7 @@ class Credits:
         await self.database.as_operator("expire the holds of a dead process").fetch(_RENEW, parameters)
 
     async def find_expired(self, limit: int = 500) -> list[ExpiredHold]:
-        """Holds whose owner is gone, longest expired first."""
+        """Holds whose owner is gone, longest expired first; at last those whose answer has to be called off."""
         rows = await self.database.as_operator("find expired holds").fetch(_FIND_EXPIRED, [limit])
         return [
             ExpiredHold(id_, user_id, price, Progress.from_json(id_, state), *upstream)
@@ -166,7 +172,10 @@ class Credits:
         ]
 
     async def find_settled_as_expired(self, ids: Sequence[UUID]) -> list[ExpiredHold]:
-        """Those of the holds that were settled for an owner that had not renewed them; `settle` corrects them."""
+        """Those of the holds that were settled for an owner that had not renewed them; `settle` corrects them.
+
+        Not where a provider has said since what an answer in the background had used, for its owner knew less.
+        """
         rows = await self.database.as_operator("find settled holds").fetch(_FIND_SETTLED_AS_EXPIRED, {"ids": list(ids)})
         return [ExpiredHold(id_, user_id, price, Progress.from_json(id_, state)) for id_, user_id, price, state in rows]
 
@@ -267,8 +276,12 @@ _RENEW: LiteralString = """
 """
 
 _FIND_EXPIRED: LiteralString = """
-    SELECT id, user_id, price::text, progress, upstream_provider, upstream_id FROM holds
-    WHERE state = 'held' AND expires_at < now() ORDER BY expires_at LIMIT %s
+    SELECT id, user_id, price::text, progress, upstream_provider, upstream_id,
+           created_at > now() - interval '1 hour'
+    FROM holds
+    WHERE state = 'held' AND expires_at < now()
+    ORDER BY upstream_id IS NOT NULL, expires_at -- first those that need no provider
+    LIMIT %s
 """
 
 _NOTE_UPSTREAM: LiteralString = """
@@ -276,7 +289,8 @@ _NOTE_UPSTREAM: LiteralString = """
 """
 
 _FIND_SETTLED_AS_EXPIRED: LiteralString = """
-    SELECT id, user_id, price::text, progress FROM holds WHERE id = ANY(%(ids)s) AND state = 'expired'
+    SELECT holds.id, holds.user_id, price::text, progress FROM holds JOIN usage ON usage.request_id = holds.id
+    WHERE holds.id = ANY(%(ids)s) AND state = 'expired' AND (upstream_id IS NULL OR provisional)
 """
 
 _GRANT: LiteralString = """

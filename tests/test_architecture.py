@@ -40,7 +40,6 @@ TESTED_ELSEWHERE = {
     "server/hypercorn_fixes": "one mend reaches over several of its modules: tests/server/test_hypercorn_fixes.py",
     "server/asgi.py": "starting and stopping need a process: tests/end_to_end/test_starting.py, test_stopping.py",
     "server/connection.py": "endings need sockets: tests/end_to_end/test_leaving.py",
-    "server/streaming.py": "streams need sockets: tests/end_to_end/test_chat.py",
     "server/services.py": "a record, used by every request of tests/end_to_end",
     "server/routes/chat.py": "tests/end_to_end/test_chat.py, test_openai_sdk.py",
     "server/routes/models.py": "tests/end_to_end/test_chat.py, test_openai_sdk.py",

@@ -13,7 +13,8 @@ read_refusal = partial(gemini.read_refusal, "google")
 
 
 def build_call(request: ChatRequest, target: Target) -> ProviderCall:
-    return ProviderCall(gemini.build_request(request, target, "Google"), open_reader, read_refusal)
+    reader = partial(open_reader, max_calls=1) if request.parallel_tool_calls is False else open_reader
+    return ProviderCall(gemini.build_request(request, target, "Google"), reader, read_refusal)
 
 
 PROVIDER = Provider(

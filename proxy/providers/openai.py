@@ -3,13 +3,14 @@
 Chat completions are the rule, so that any server that speaks them works by setting `OPENAI_BASE_URL`. Responses are
 used for models that the catalogue says need them (`api` is `responses`, or `background` is true) and for deep research;
 for a search of the web, which chat completions only do with models named for it; for a summary of the reasoning; for
-tools that only they know; and when a conversation brings back items that came from them.
+tools that only they know; for images and documents that a tool found; and when a conversation brings back items that
+came from them.
 """
 
 import re
 from dataclasses import replace
 
-from proxy.chat import ChatRequest, ProviderItem, Reasoning
+from proxy.chat import ChatRequest, Document, Image, Message, Part, ProviderItem, Reasoning
 from proxy.dialects import openai_chat, openai_responses
 from proxy.dialects.openai_chat.quirks import openai_quirks
 from proxy.provider import MediaLimits, Provider, ProviderCall, Target
@@ -21,17 +22,20 @@ _REASONING_MODEL = re.compile(r"o\d|gpt-(?:[5-9]|\d\d)|codex|computer-use")
 
 
 def build_call(request: ChatRequest, target: Target) -> ProviderCall:
-    """Reasoning models refuse `temperature` and `top_p`, which the shipped clients always send: they are dropped."""
+    """Reasoning models refuse `temperature` and `top_p`, which the shipped clients always send: they are dropped,
+    unless the model is asked not to think.
+    """
     reasons = is_reasoning(target)
-    if reasons:
+    samples = request.sampling.reasoning_effort == "none"
+    if not reasons:
+        request = _without_reasoning(request)
+    elif not samples:
         request = replace(request, sampling=replace(request.sampling, temperature=None, top_p=None))
     if needs_responses(request, target):
         target = replace(target, capabilities={**target.capabilities, "reasoning": reasons})
         return openai_responses.build_call(request, target, PROVIDER.code, PROVIDER.name, format=_RESPONSES)
-    if request.sampling.reasoning_summary is not None:  # `none`: it is what chat completions tell
-        request = replace(request, sampling=replace(request.sampling, reasoning_summary=None))
-    quirks = openai_quirks(target.provider_model, reasons=reasons, capabilities=target.capabilities)
-    return openai_chat.build_call(request, target, quirks)
+    quirks = openai_quirks(target.provider_model, reasons=reasons, samples=samples, capabilities=target.capabilities)
+    return openai_chat.build_call(_without_defaults(request, reasons=reasons), target, quirks)
 
 
 def is_reasoning(target: Target) -> bool:
@@ -51,8 +55,35 @@ def needs_responses(request: ChatRequest, target: Target) -> bool:
 
 
 def _brings_items(request: ChatRequest) -> bool:
-    parts = (part for message in request.messages for part in message.parts)
-    return any(isinstance(part, Reasoning | ProviderItem) and part.format == _RESPONSES for part in parts)
+    """Chat completions take no media from a tool, either."""
+    return any(_is_item(part, message) for message in request.messages for part in message.parts)
+
+
+def _is_item(part: Part, message: Message) -> bool:
+    if isinstance(part, Reasoning | ProviderItem):
+        return part.format == _RESPONSES
+    return message.role == "tool" and isinstance(part, Image | Document)
+
+
+def _without_reasoning(request: ChatRequest) -> ChatRequest:
+    """A model that does not reason refuses what another one thought, and need not be told to leave it."""
+    messages = tuple(
+        replace(message, parts=tuple(part for part in message.parts if not isinstance(part, Reasoning)))
+        for message in request.messages
+    )
+    sampling = request.sampling
+    if sampling.reasoning_tokens == 0:
+        sampling = replace(sampling, reasoning_tokens=None)
+    return replace(request, messages=messages, sampling=sampling)
+
+
+def _without_defaults(request: ChatRequest, *, reasons: bool) -> ChatRequest:
+    """Chat completions tell no summary unasked; and some models that reason refuse to be told to call in parallel,
+    which is the default.
+    """
+    if request.sampling.reasoning_summary is not None:
+        request = replace(request, sampling=replace(request.sampling, reasoning_summary=None))
+    return replace(request, parallel_tool_calls=None) if reasons and request.parallel_tool_calls else request
 
 
 PROVIDER = Provider(

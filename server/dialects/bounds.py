@@ -13,8 +13,20 @@ MAX_DEPTH = 64
 """What is passed on as it is will be written again, further down the stack than it was read."""
 MAX_VALUES = 100_000
 MAX_TOKENS = 0xFFFFFFFF
+MAX_MARKS = 4_000_000
+"""Commas and opening brackets of a body: every value in it but one comes after its own. Texts hold them too: about a
+million in the longest prompt that any model takes.
+"""
 
 _MAX_CACHE_CONTROL_MEMBERS = 8
+
+
+def check_marks(body: bytes, most: int = MAX_MARKS) -> None:
+    """Raises RequestInvalid for a body that holds more values than may be made of it: each becomes an object, many
+    times the size of its two bytes.
+    """
+    if sum(map(body.count, (b",", b"[", b"{"))) > most:
+        raise RequestInvalid(f"the body: more than {most} commas and brackets")
 
 
 def check_passed_on(value: object, name: str) -> None:

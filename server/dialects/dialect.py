@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from proxy.chat import ChatEvent, ChatRequest
+from proxy.chat import ChatEvent, ChatRequest, Usage
 from proxy.collected import Collected
 from proxy.routing import Model
 from server.errors import Problem
@@ -29,6 +29,8 @@ class Answer:
     model: Model
     created: int
     include_usage: bool = False
+    usage_so_far: Callable[[], Usage] = Usage
+    """What has been used by now, counted here until the provider says."""
 
 
 class Encoder(Protocol):

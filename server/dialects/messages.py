@@ -67,6 +67,7 @@ class WireMessage(msgspec.Struct):
     provider_items: list[WireItem] | None = None
     images: list[dict[str, Any]] | None = None
     audio: WireSpoken | None = None
+    function_call: Any = None
 
 
 def read_messages(messages: list[WireMessage]) -> tuple[Message, ...]:
@@ -95,6 +96,8 @@ def _read_message(message: WireMessage, where: str) -> Message:
     role = _ROLES.get(message.role)
     if role is None:
         raise RequestInvalid(f"{where}.role: {message.role[:50]!r} is none of {', '.join(_ROLES)}")
+    if message.function_call:
+        raise RequestInvalid(f"{where}.function_call: gives way to tool_calls; send those")
     if role == "tool" and not message.tool_call_id and not message.provider_items:
         raise RequestInvalid(f"{where}.tool_call_id: a tool's message names the call that it answers")
     check_name(message.name, f"{where}.name")

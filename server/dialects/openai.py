@@ -12,12 +12,18 @@ from server.dialects.chunks import ChunkWriter, snake_case_usage
 from server.dialects.dialect import Answer, Decoded, Dialect
 from server.dialects.options import WireOptions, decode_body, read_request
 from server.dialects.pieces import DeltaWriter, message_pieces
-from server.errors import Problem
+from server.errors import Problem, tell_failed
 
 DONE = encode_event(b"[DONE]")
 
 _encode = msgspec.json.encode
-_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+_TYPES = {
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
 
 
 class _StreamOptions(msgspec.Struct):
@@ -76,7 +82,7 @@ class OpenAIEncoder:
                 usage = self._chunks.usage(snake_case_usage(event)) if self._answer.include_usage else b""
                 return usage + DONE
             case Failed():
-                error = {"message": event.message, "type": event.code, "param": None, "code": event.code}
+                error = {"message": tell_failed(event), "type": event.code, "param": None, "code": event.code}
                 return encode_event(_encode({"error": error}))
         delta = self._deltas.build(event)
         return b"" if delta is None else self._chunks.delta(delta)
@@ -119,13 +125,10 @@ def _logprobs(content: Sequence[Mapping[str, object]]) -> dict[str, object]:
 
 
 def encode_problem(problem: Problem) -> bytes:
-    """OpenAI's error object; `code` carries our error type, for programs to branch on."""
-    type_ = _TYPES.get(problem.status, "rate_limit_error" if problem.status == 429 else "api_error")
-    if problem.status == 402:
-        type_ = "insufficient_quota"
-    return _encode(
-        {"error": {"message": problem.message, "type": type_, "param": None, "code": problem.error_type}}
-    )
+    """OpenAI's error object; `code` is the word that programs branch on, OpenAI's own where it has one."""
+    type_ = _TYPES.get(problem.status, "invalid_request_error" if problem.status < 500 else "api_error")
+    code = problem.reason or problem.error_type
+    return _encode({"error": {"message": problem.message, "type": type_, "param": None, "code": code}})
 
 
 DIALECT = Dialect(

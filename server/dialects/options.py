@@ -1,5 +1,6 @@
 """The members of a chat request that both dialects have. Pure."""
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -8,6 +9,7 @@ from proxy.chat import ChatRequest, ResponseFormat, Sampling
 from server.dialects.bounds import (
     MAX_TOKENS,
     check_count,
+    check_marks,
     check_name,
     check_passed_on,
     check_range,
@@ -25,6 +27,14 @@ MAX_BIASES = 2048
 MAX_METADATA = 64
 MAX_METADATA_TEXT = 1024
 MODALITIES = ("text", "image", "audio")
+SAY_INSTEAD: Mapping[str, str] = {
+    "functions": "give way to tools; send those",
+    "function_call": "gives way to tool_choice; send that",
+    "plugins": "are not known here; search the web by web_search_options or by a tool of type web_search",
+    "search_parameters": "are not known here; search the web by web_search_options or by a tool of type web_search",
+}
+"""What changes the answer and has another name here. Passing over it would be a wrong answer that looks right."""
+USUAL_TIERS = frozenset({"auto", "default", "standard", "standard_only"})
 
 
 class WireOptions(msgspec.Struct):
@@ -60,6 +70,11 @@ class WireOptions(msgspec.Struct):
     prompt_cache_key: str | None = None
     metadata: dict[str, str] | None = None
     n: int | None = None
+    service_tier: str | None = None
+    functions: Any = None
+    function_call: Any = None
+    plugins: Any = None
+    search_parameters: Any = None
 
 
 OptionsT = TypeVar("OptionsT", bound=WireOptions)
@@ -67,6 +82,7 @@ OptionsT = TypeVar("OptionsT", bound=WireOptions)
 
 def decode_body(body: bytes, type_: type[OptionsT]) -> OptionsT:
     """JSON to the members, or RequestInvalid naming the one that is wrong."""
+    check_marks(body)
     try:
         wire = msgspec.json.decode(body, type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -76,10 +92,8 @@ def decode_body(body: bytes, type_: type[OptionsT]) -> OptionsT:
 
 
 def _check_bounds(wire: WireOptions) -> None:
-    for name in ("max_tokens", "max_completion_tokens"):
-        value = getattr(wire, name)
-        if value is not None and not 1 <= value <= MAX_TOKENS:
-            raise RequestInvalid(f"{name}: must be a whole number above zero")
+    check_range(wire.max_tokens, 1, MAX_TOKENS, "max_tokens")
+    check_range(wire.max_completion_tokens, 1, MAX_TOKENS, "max_completion_tokens")
     check_passed_on(wire.tools, "tools")
     check_passed_on([wire.tool_choice, wire.response_format, wire.audio], "tool_choice, response_format and audio")
     if isinstance(wire.stop, list):
@@ -88,13 +102,27 @@ def _check_bounds(wire: WireOptions) -> None:
     check_count(wire.metadata, MAX_METADATA, "metadata")
     if any(len(text) > MAX_METADATA_TEXT for pair in (wire.metadata or {}).items() for text in pair):
         raise RequestInvalid(f"metadata: texts of at most {MAX_METADATA_TEXT} characters")
+    _check_offered(wire)
+
+
+def _check_offered(wire: WireOptions) -> None:
+    """What other servers do and this one does not."""
     if wire.n not in (None, 1):
         raise RequestInvalid("n: one answer a request; send the request again for another")
+    if wire.service_tier and wire.service_tier not in USUAL_TIERS:
+        raise RequestInvalid(f"service_tier: {wire.service_tier[:50]!r} has a price of its own; leave it out")
+    for name, hint in SAY_INSTEAD.items():
+        if getattr(wire, name):
+            raise RequestInvalid(f"{name}: {hint}")
 
 
 def read_request(wire: WireOptions) -> ChatRequest:
-    """What both dialects say in the same way. Raises RequestInvalid."""
+    """What both dialects say in the same way. Raises RequestInvalid.
+
+    How to call tools says nothing where there are none, and some providers refuse it there.
+    """
     offered = read_tools(wire.tools, wire.web_search_options)
+    choice = read_tool_choice(wire.tool_choice)
     return ChatRequest(
         model=wire.model,
         messages=read_messages(wire.messages),
@@ -102,8 +130,8 @@ def read_request(wire: WireOptions) -> ChatRequest:
         sampling=read_sampling(wire),
         tools=offered.functions,
         provider_tools=offered.provider_tools,
-        tool_choice=read_tool_choice(wire.tool_choice),
-        parallel_tool_calls=wire.parallel_tool_calls,
+        tool_choice=choice if offered.any or (choice and choice.mode == "required") else None,
+        parallel_tool_calls=wire.parallel_tool_calls if offered.any else None,
         response_format=read_response_format(wire.response_format),
         web_search=offered.web_search,
         modalities=read_modalities(wire.modalities),
@@ -115,7 +143,7 @@ def read_request(wire: WireOptions) -> ChatRequest:
 
 
 def read_sampling(wire: WireOptions) -> Sampling:
-    """A `top_k` of 0 is no limit, and so says nothing."""
+    """A `top_k` of 0 is no limit and an empty text stops nowhere, so they say nothing."""
     check_range(wire.top_k, 0, MAX_TOKENS, "top_k")
     check_range(wire.top_logprobs, 0, MAX_TOKENS, "top_logprobs")
     thinking = read_thinking_options(wire.reasoning_effort, wire.reasoning, wire.thinking)
@@ -125,7 +153,7 @@ def read_sampling(wire: WireOptions) -> Sampling:
         frequency_penalty=wire.frequency_penalty,
         presence_penalty=wire.presence_penalty,
         seed=wire.seed,
-        stop=(wire.stop,) if isinstance(wire.stop, str) else tuple(wire.stop or ()),
+        stop=tuple(text for text in ([wire.stop] if isinstance(wire.stop, str) else wire.stop or ()) if text),
         logprobs=wire.logprobs,
         top_logprobs=wire.top_logprobs,
         top_k=wire.top_k or None,

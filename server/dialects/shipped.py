@@ -1,9 +1,8 @@
 """The dialect of the shipped desktop and iOS clients: `/api/llm`. Pure.
 
 Any event name that the desktop does not know it takes for a chunk, and fails; so there are exactly these: none (a
-chunk),
-`stream_started`, `usage_update`, `stream_completed`, `stream_cancelled`, `error_details`. Silence is filled with
-comments.
+chunk), `stream_started`, `usage_update`, `stream_completed`, `stream_cancelled`, `error_details`. Silence is filled
+with comments.
 """
 
 import time
@@ -36,6 +35,11 @@ from server.dialects.pieces import DeltaWriter, message_pieces, tool_call_delta
 from server.errors import Problem, envelope, error_details
 
 USAGE_UPDATE_SECONDS = 1.0
+FILTERED = Failed(
+    "content_filter",
+    "the provider's content filter blocked the prompt or all of the answer; say it in other words",
+    provider="",  # the answer does not tell which one it was
+)
 
 _KNOWN_PIECES = ("tool_calls", "annotations", "document_citations")
 """The first is theirs; they pass over the others, which later clients may read."""
@@ -71,37 +75,48 @@ class ShippedEncoder:
         self._chunks = ChunkWriter(answer.answer_id, answer.model.id, answer.created)
         self._deltas = DeltaWriter()
         self._next_update = clock() + USAGE_UPDATE_SECONDS
+        self._has_ended = False
+        self._has_said = False
+        self._was_filtered = False
 
     def open(self) -> bytes:
         return self._event("stream_started", {})
 
     def encode(self, events: list[ChatEvent]) -> bytes:
         if len(events) == 1 and isinstance(events[0], TextDelta):
-            return self._chunks.text(events[0].text)
-        return b"".join([self._encode_one(event) for event in events])
+            data = self._say(events[0].text)
+        else:
+            data = b"".join([self._encode_one(event) for event in events])
+        return data if self._clock() < self._next_update or self._has_ended else data + self._update()
 
     def _encode_one(self, event: ChatEvent) -> bytes:
         match event:
             case TextDelta(text) | RefusalDelta(text):
-                return self._chunks.text(text)
+                return self._say(text)
             case ToolCallDelta():
+                self._has_said = True
                 return self._chunks.delta(tool_call_delta(event))
             case Finished(reason):
+                self._was_filtered = reason == "content_filter"
                 return self._chunks.delta({}, reason)
-            case Usage():
-                return self._update(event)
             case Completed():
+                self._has_ended = True
                 return self._complete(event)
             case Failed():
+                self._has_ended = True
                 return self._event("error_details", {"error": error_details(event)})
             case Citation():
                 return self._chunks.delta({"content": "", **(self._deltas.build(event) or {})})
-        return b""  # reasoning, seals, images, sound: these clients have no place for them
+        return b""  # usage has a rhythm of its own; for reasoning, seals, images, sound these clients have no place
 
-    def _update(self, usage: Usage) -> bytes:
-        if self._clock() < self._next_update:
-            return b""
+    def _say(self, text: str) -> bytes:
+        self._has_said = self._has_said or bool(text)
+        return self._chunks.text(text)
+
+    def _update(self) -> bytes:
+        """What the desktop's progress bar goes by, and its running cost."""
         self._next_update = self._clock() + USAGE_UPDATE_SECONDS
+        usage = self._answer.usage_so_far()
         try:
             cost = cost_usd(self._answer.model.price, usage)
         except UsageOutOfBounds:
@@ -109,16 +124,11 @@ class ShippedEncoder:
         return self._event("usage_update", _usage_update(usage, str(cost), False))
 
     def _complete(self, completed: Completed) -> bytes:
-        usage = completed.usage
-        final = {
-            "finalCost": msgspec.Raw(completed.cost_usd.encode()),
-            "tokensInput": usage.prompt_tokens,
-            "tokensOutput": usage.completion_tokens,
-            "cacheReadTokens": usage.cache_read_tokens,
-            "cacheWriteTokens": cache_write_tokens(usage),
-        }
-        update = self._event("usage_update", _usage_update(usage, completed.cost_usd, True))
-        return update + self._event("stream_completed", final)
+        """An answer that a filter left nothing of is told as an error: an empty one would look as if it were meant."""
+        update = self._event("usage_update", _usage_update(completed.usage, completed.cost_usd, True))
+        if self._was_filtered and not self._has_said:
+            return update + self._event("error_details", {"error": error_details(FILTERED)})
+        return update + self._event("stream_completed", _completion(completed))
 
     def _event(self, name: str, data: Mapping[str, object]) -> bytes:
         return encode_event(_encode({"requestId": str(self._answer.request_id), **data}), name)
@@ -154,6 +164,17 @@ def _usage_update(usage: Usage, cost: str, is_final: bool) -> dict[str, object]:
         "estimatedCost": msgspec.Raw(cost.encode()),
         "tokensTotal": usage.prompt_tokens + usage.completion_tokens,
         "isFinal": is_final,
+    }
+
+
+def _completion(completed: Completed) -> dict[str, object]:
+    usage = completed.usage
+    return {
+        "finalCost": msgspec.Raw(completed.cost_usd.encode()),
+        "tokensInput": usage.prompt_tokens,
+        "tokensOutput": usage.completion_tokens,
+        "cacheReadTokens": usage.cache_read_tokens,
+        "cacheWriteTokens": cache_write_tokens(usage),
     }
 
 

@@ -57,6 +57,10 @@ class Offered:
     provider_tools: tuple[ProviderTool, ...]
     web_search: WebSearch | None
 
+    @property
+    def any(self) -> bool:
+        return bool(self.functions or self.provider_tools or self.web_search)
+
 
 def read_tools(tools: list[dict[str, Any]] | None, options: WireSearchOptions | None = None) -> Offered:
     """A search is asked for by `web_search_options`, or by a tool of a type that a provider calls its search."""
@@ -72,7 +76,7 @@ def read_tools(tools: list[dict[str, Any]] | None, options: WireSearchOptions | 
         elif type_.startswith(_SEARCH):
             search = search or _read_search_tool(tool, where)
         else:
-            others.append(ProviderTool(type_, tool))
+            others.append(ProviderTool(type_, _flatten(type_, tool)))
     return Offered(tuple(functions), tuple(others), search)
 
 
@@ -89,6 +93,12 @@ def read_tool_choice(choice: str | dict[str, Any] | None) -> ToolChoice | None:
         case {"type": "allowed_tools", "mode": "auto" | "required" as mode, "tools": list(tools)}:
             return ToolChoice(mode, _read_allowed(tools))
     raise RequestInvalid("tool_choice: 'auto', 'none', 'required', one function by its name, or allowed_tools")
+
+
+def _flatten(type_: str, tool: dict[str, Any]) -> dict[str, Any]:
+    """`custom` tools have their members one level down in chat completions, and at the top everywhere else."""
+    inner = tool.get(type_) if type_ == "custom" else None
+    return {"type": type_, **inner} if isinstance(inner, dict) else tool
 
 
 def _read_type(tool: dict[str, Any], where: str) -> str:

@@ -35,7 +35,12 @@ async def complete(dialect: Dialect) -> Response:
     decoded = _with_idempotency_key(dialect.decode(await _read_body()))
     chat = await keep_open(services().gateway.open_chat(caller.user_id, decoded.request))
     answer = Answer(
-        chat.request_id, f"chatcmpl-{chat.answer_id.hex}", chat.model, int(time.time()), decoded.include_usage
+        chat.request_id,
+        f"chatcmpl-{chat.answer_id.hex}",
+        chat.model,
+        int(time.time()),
+        decoded.include_usage,
+        chat.usage_so_far,
     )
     if decoded.stream:
         return await _stream(dialect, chat, answer)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trio
 
-from tests.end_to_end.caller import SHIPPED
+from tests.end_to_end.caller import SHIPPED, parse_events
 from tests.end_to_end.cloche import Stores
 from tests.end_to_end.replaying import (
     KINDS,
@@ -86,11 +86,21 @@ async def check_answer(replay: Replay, kind: Kind, exchange: RecordedExchange) -
     assert told == read_whole(whole.json())
     assert_as_expected(told, exchange)
     shipped = await replay.ask(kind, exchange, SHIPPED, stream=True)
-    text, (name, last) = read_shipped_stream(shipped.content)
-    assert (name, text) == ("stream_completed", told.text + told.refusal)
-    assert Decimal(str(last["finalCost"])) == told.cost_usd
-    assert last["tokensInput"] == told.usage["prompt_tokens"]
-    assert last["tokensOutput"] == told.usage["completion_tokens"]
+    check_shipped(shipped.content, told)
+
+
+def check_shipped(body: bytes, told: Told) -> None:
+    """The same text, usage and cost; an answer that a filter left nothing of ends as an error."""
+    text, (name, last) = read_shipped_stream(body)
+    assert text == told.text + told.refusal
+    is_filtered = told.finish_reason == "content_filter" and not (text or told.calls)
+    assert name == ("error_details" if is_filtered else "stream_completed")
+    update_name, update = parse_events(body)[-2]
+    assert (update_name, update["isFinal"]) == ("usage_update", True)
+    assert Decimal(str(update["estimatedCost"])) == told.cost_usd
+    assert update["tokensInput"] == told.usage["prompt_tokens"]
+    assert update["tokensOutput"] == told.usage["completion_tokens"]
+    assert is_filtered or last["finalCost"] == update["estimatedCost"]
 
 
 def assert_as_expected(told: Told, exchange: RecordedExchange) -> None:

@@ -159,7 +159,10 @@ def _is_search(tool: Body) -> bool:
 
 
 def _is_function(tool: Body) -> bool:
-    return tool.get("type", "custom") == "custom" and set(tool) <= _FUNCTION_MEMBERS
+    """JSON Schema knows a bare `true` too; our functions have an object."""
+    if tool.get("type", "custom") != "custom":
+        return False
+    return set(tool) <= _FUNCTION_MEMBERS and isinstance(tool["input_schema"], dict)
 
 
 def _is_own(tool: Body) -> bool:

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from proxy.admission import TOKENS_A_TURN, Admission, admit
-from proxy.chat import ChatRequest, Image, Message, Text, WebSearch
+from proxy.chat import ChatRequest, Document, Image, Message, Text, WebSearch
 from proxy.errors import ContextWindowExceeded, RequestNotSupported
 from proxy.pricing import MIN_RATE, Price, Rates, decode_price, worst_cost_usd
 from proxy.providers import openai
@@ -73,11 +73,20 @@ async def test_a_model_of_unknown_window_takes_any_prompt() -> None:
     assert admission.hold.prompt_tokens > 200_000
 
 
-async def test_media_are_held_for_and_do_not_fill_the_window() -> None:
+@pytest.mark.parametrize("window", [0, 50_000])
+async def test_media_are_held_for(window: int) -> None:
     request = replace(REQUEST, messages=(*REQUEST.messages, Message("user", (Image("image/png", "AAAA"),))))
-    model = replace(MODEL, sees_images=True, context_window=PROMPT_TOKENS + 50)
-    hold = (await admit_to(model, request)).hold
+    hold = (await admit_to(replace(MODEL, sees_images=True, context_window=window), request)).hold
     assert hold.prompt_tokens == PROMPT_TOKENS + 4 + find_tokenizer("gpt-4o-mini").per_image
+
+
+async def test_media_are_held_for_as_far_as_the_window_reaches_and_leave_room_for_the_answer() -> None:
+    """A scanned book of many megabytes need not be paid for by tokens that no model could read."""
+    book = Document("application/pdf", "A" * 20_000_000)
+    request = replace(REQUEST, messages=(*REQUEST.messages, Message("user", (book,))))
+    admission = await admit_to(replace(MODEL, sees_images=True), request)
+    assert admission.hold.prompt_tokens == MODEL.context_window
+    assert body_of(admission)["max_completion_tokens"] == 100
 
 
 async def test_searches_are_held_for_with_what_they_may_add_to_the_prompt() -> None:

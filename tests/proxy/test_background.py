@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from proxy.background import MAX_FAILED_LOOKUPS, Notes, call_off, open_background
+from proxy.background import CALL_OFF_PAUSES_SECONDS, MAX_FAILED_LOOKUPS, Notes, call_off, open_background
 from proxy.chat import Usage
 from proxy.errors import UpstreamError
 from proxy.provider import Background, BackgroundState, UpstreamRequest
@@ -236,3 +236,31 @@ async def test_a_lost_answer_is_called_off_with_the_key_that_it_belongs_to(trans
         assert paths == ["/k1/r1/cancel", "/k1/r1", "/k2/r1/cancel", "/k2/r1"]
         assert await call_off(transport, upstream_at(fake.url, "k1"), "r1") is None
         assert await call_off(transport, Upstream(sandbox.PROVIDER, fake.url, ("k2",)), "r1") is None
+
+
+@pytest.mark.parametrize("trouble", [BUSY, response(429, b"slow down"), [Reset()], say("busy")])
+async def test_a_provider_that_does_not_call_an_answer_off_is_asked_again(
+    autojump_clock: MockClock, transport: NetworkTransport, trouble: list[Step]
+) -> None:
+    """Else it would work on for many minutes, and nobody would know."""
+    refusals = [trouble] * len(CALL_OFF_PAUSES_SECONDS)
+
+    def respond(request: RecordedRequest) -> Sequence[Step]:
+        if request.path.endswith("/cancel"):
+            return refusals.pop() if refusals else say("cancelled", used=7)
+        return say("busy")
+
+    async with open_fake_upstream(respond) as fake:
+        assert await call_off(transport, upstream_at(fake.url, "k"), "r1") == Usage(output_tokens=7)
+        refusals += [trouble] * 20
+        with pytest.raises(UpstreamError):
+            await call_off(transport, upstream_at(fake.url, "k"), "r1")
+        assert [request.method for request in fake.requests].count("DELETE") == 1
+
+
+async def test_what_an_answer_has_used_is_known_also_if_it_cannot_be_deleted(transport: NetworkTransport) -> None:
+    def respond(request: RecordedRequest) -> Sequence[Step]:
+        return [Reset()] if request.method == "DELETE" else say("cancelled", used=7)
+
+    async with open_fake_upstream(respond) as fake:
+        assert await call_off(transport, upstream_at(fake.url, "k"), "r1") == Usage(output_tokens=7)

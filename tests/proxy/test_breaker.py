@@ -26,7 +26,7 @@ def test_a_provider_that_cannot_be_heard_counts(error: UpstreamBroken) -> None:
     assert counts_against(failed_upstream("openai", error))
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422])
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 409, 413, 422])
 def test_what_is_wrong_with_the_request_or_our_account_does_not(status: int) -> None:
     assert not counts_against(failed(status))
 

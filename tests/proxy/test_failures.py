@@ -164,6 +164,10 @@ def test_only_what_may_pass_is_transient(failed: Failed, is_it: bool, key: bool)
     [
         (400, "Your credit balance is too low to access the Anthropic API.", "invalid_request_error"),
         (402, "Insufficient credits. Add more", ""),
+        (402, "This request requires more credits, or fewer max_tokens. You can only afford 3395.", ""),
+        (402, "Prompt tokens limit exceeded: 230799 > 91442. To increase, visit our settings", ""),
+        (403, "Your newly created team doesn't have any credits or licenses yet.", ""),
+        (429, "Your team 16f2 has either used all available credits or reached its monthly spending limit.", ""),
         (0, "pay up", "billing_error"),
     ],
 )
@@ -182,7 +186,8 @@ def test_the_time_to_wait_may_be_in_milliseconds_or_in_the_body() -> None:
     assert failed_status("x", 429, "", "", headers=headers, retry_after_seconds=31).retry_after_seconds == 31
 
 
-def test_our_ids_are_not_told_and_the_rest_of_the_message_is() -> None:
-    message = "Rate limit reached for gpt-4.1 in organization org-AbCdEf123456 on tokens per min: slow down"
+@pytest.mark.parametrize("id_", ["org-AbCdEf123456", "0dccdde6-f924-4f1b-bb3b-92ef846e0a5b", "project_number:4711"])
+def test_our_ids_are_not_told_and_the_rest_of_the_message_is(id_: str) -> None:
+    message = f"Rate limit reached for gpt-4.1 in organization ({id_}) on tokens per min: slow down"
     failed = failed_status("openai", 429, message, "tokens")
-    assert failed.message == "Rate limit reached for gpt-4.1 in organization … on tokens per min: slow down"
+    assert failed.message == "Rate limit reached for gpt-4.1 in organization (…) on tokens per min: slow down"

@@ -222,3 +222,14 @@ async def test_a_number_that_cannot_be_is_no_word(
         charge = price_usd(PROMPT_TOKENS if prompt is None else prompt, counted if completion is None else completion)
         bench.assert_charged(str(charge))
         assert bench.settlement.provisional == (prompt is None or completion is None)
+
+
+async def test_a_whole_answer_that_breaks_off_costs_nothing_whatever_its_provider_says() -> None:
+    """Nobody gets anything of it."""
+    usage = sse_chunk({"choices": [], "usage": {"prompt_tokens": 1000, "completion_tokens": 500}})
+    script: list[Step] = [stream_head(), text_chunk(WORDS[0]), usage, Pause(0.01), Reset()]
+    async with open_bench(script) as bench:
+        async with bench.gateway.open_chat(USER, REQUEST) as chat:
+            assert isinstance((await chat.collect()).ended, Failed)
+        assert bench.settlement.outcome == "failed"
+        bench.assert_charged("0")

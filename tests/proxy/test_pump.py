@@ -142,7 +142,7 @@ async def test_a_breaker_that_opens_ends_the_retries(autojump_clock: MockClock) 
             nursery.start_soon(ask, bench)
             await trio.sleep(0.1)
             bench.breakers.opened.add(("openai", MODEL.id))
-        assert len(bench.upstream.requests) == 2
+        assert len(bench.upstream.requests) == 1
 
 
 def _refuse_everything(*_: object) -> ProviderCall:
@@ -299,6 +299,19 @@ async def test_the_breaker_hears_of_every_outcome(script: list[Step], outcomes: 
     async with open_bench(script) as bench:
         await ask(bench)
         assert (len(bench.breakers.successes), len(bench.breakers.failures)) == outcomes
+
+
+async def test_a_call_has_one_vote_however_often_a_provider_was_asked(autojump_clock: MockClock) -> None:
+    async with open_bench(BUSY, patience=PATIENT, keys=("a", "b")) as bench:
+        await ask(bench)
+        assert len(bench.upstream.requests) == 2 + RETRIES
+        assert (len(bench.breakers.failures), len(bench.breakers.successes)) == (1, 0)
+
+
+async def test_a_failure_of_the_stand_in_says_that_it_was_one() -> None:
+    script: list[Step] = [stream_head(), text_chunk("Hel"), Pause(0.01), Reset()]
+    async with open_bench(BUSY, fallback=script) as bench:
+        assert failure_of(await ask(bench)).fallback_attempted
 
 
 async def test_nothing_is_left_of_fifty_calls_that_fall_back_at_once() -> None:

@@ -72,6 +72,12 @@ def test_what_is_missing_is_told_all_at_once_with_an_example() -> None:
         ("OPENAI_BASE_URL", "https://api.openai.com/v1?key=hunter2"),
         ("OPENAI_BASE_URL", "https://api.openai.com/v1#x"),
         ("OPENAI_BASE_URL", "https://[::1"),
+        ("OPENAI_BASE_URL", "https://host:hunter2/v1"),
+        ("OPENAI_BASE_URL", "https://host:99999/v1"),
+        ("OPENAI_BASE_URL", "https://ho st/v1"),
+        ("OPENAI_API_KEY", "Bearer hunter2"),
+        ("OPENAI_API_KEY", "“hunter2”"),
+        ("OPENAI_API_KEYS", "sk-1,hun\nter2"),
     ],
 )
 def test_what_is_wrong_is_named_and_secrets_are_not_repeated(name: str, text: str) -> None:

@@ -58,8 +58,6 @@ def problem_of(error: Exception) -> Problem:
         (BodyTooLarge("big"), 413, "payload_too_large", "Payload too large: big"),
         (MediaRefused("m"), 400, "validation_error", "Validation error: m"),
         (proxy_errors.RequestNotSupported("r"), 400, "bad_request", "Bad request: r"),
-        (proxy_errors.ContextWindowExceeded("c"), 400, "bad_request", "Bad request: c"),
-        (proxy_errors.ModelUnknown("m"), 404, "not_found", "Not found: m"),
         (proxy_errors.ModelNotPriced("m"), 503, "configuration_error", "Configuration error: m"),
         (proxy_errors.ProviderNotConfigured("k"), 503, "configuration_error", "Configuration error: k"),
         (RequestRepeated("again"), 409, "already_exists", "Already exists: again"),
@@ -70,6 +68,21 @@ def test_each_condition_has_its_status_type_and_label(
     error: Exception, status: int, error_type: str, message: str
 ) -> None:
     assert problem_of(error) == Problem(status, error_type, message)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            proxy_errors.ContextWindowExceeded("c"),
+            Problem(400, "bad_request", "Bad request: c", reason="context_length_exceeded"),
+        ),
+        (proxy_errors.ModelUnknown("m"), Problem(404, "not_found", "Not found: m", reason="model_not_found")),
+    ],
+    ids=["context", "model"],
+)
+def test_what_programs_look_for_has_its_own_word_beside_the_type(error: Exception, expected: Problem) -> None:
+    assert problem_of(error) == expected
 
 
 def test_too_little_credit_says_how_much_is_missing() -> None:
@@ -155,33 +168,53 @@ def build_failed(code: str, **others: object) -> Failed:
 
 
 @pytest.mark.parametrize(
-    ("code", "status", "error_type"),
+    ("code", "status", "error_type", "label"),
     [
-        ("rate_limit_exceeded", 429, "rate_limit_error"),
-        ("context_length_exceeded", 400, "bad_request"),
-        ("content_filter", 400, "bad_request"),
-        ("bad_request", 400, "bad_request"),
-        ("timeout_error", 504, "timeout_error"),
-        ("network_error", 502, "network_error"),
-        ("provider_unavailable", 503, "external_service_error"),
-        ("internal_error", 500, "internal_error"),
-        ("authentication_failed", 502, "external_service_error"),
-        ("permission_denied", 502, "external_service_error"),
-        ("something new", 502, "external_service_error"),
+        ("rate_limit_exceeded", 429, "rate_limit_error", "Too many requests"),
+        ("context_length_exceeded", 400, "bad_request", "Bad request"),
+        ("content_filter", 400, "bad_request", "Bad request"),
+        ("bad_request", 400, "bad_request", "Bad request"),
+        ("timeout_error", 504, "timeout_error", "External service error"),
+        ("network_error", 502, "network_error", "External service error"),
+        ("provider_unavailable", 503, "external_service_error", "External service error"),
+        ("internal_error", 500, "internal_error", "Internal error"),
+        ("authentication_failed", 502, "external_service_error", "External service error"),
+        ("permission_denied", 502, "external_service_error", "External service error"),
+        ("something new", 502, "external_service_error", "External service error"),
     ],
 )
-def test_a_providers_failure_has_a_status_that_does_not_blame_the_caller(
-    code: str, status: int, error_type: str
+def test_a_providers_failure_has_a_status_that_does_not_blame_the_caller_and_the_label_of_its_type(
+    code: str, status: int, error_type: str, label: str
 ) -> None:
     problem = problem_of(ProviderFailed(build_failed(code, status=401)))
     assert (problem.status, problem.error_type) == (status, error_type)
-    assert "Words for a user" in problem.message
+    assert problem.message.startswith(f"{label}: Words for a user")
     assert problem.details is not None
 
 
-def test_too_long_a_prompt_is_said_in_words_that_the_desktop_searches() -> None:
-    message = problem_of(ProviderFailed(build_failed("context_length_exceeded"))).message.lower()
-    assert any(phrase in message for phrase in TOKEN_LIMIT_PHRASES)
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("rate_limit_exceeded", "rate_limit_exceeded"),
+        ("content_filter", "content_filter"),
+        ("authentication_failed", ""),
+        ("something new", ""),
+    ],
+)
+def test_programs_are_told_the_reason_where_the_provider_is_not_alone_to_blame(code: str, reason: str) -> None:
+    assert problem_of(ProviderFailed(build_failed(code))).reason == reason
+
+
+def test_too_long_a_prompt_is_said_in_words_that_the_desktop_searches_by_status_and_in_a_stream() -> None:
+    failed = build_failed("context_length_exceeded")
+    for message in (problem_of(ProviderFailed(failed)).message, str(error_details(failed)["message"])):
+        assert any(phrase in message.lower() for phrase in TOKEN_LIMIT_PHRASES)
+
+
+def test_the_limit_that_was_passed_is_told_as_openai_tells_it() -> None:
+    failed = build_failed("context_length_exceeded", model_limit=8192)
+    message = problem_of(ProviderFailed(failed)).message
+    assert message.endswith("(context window exceeded: this model's maximum context length is 8192 tokens)")
 
 
 @pytest.mark.parametrize(
@@ -220,7 +253,11 @@ def test_details_tell_of_a_fallback_and_of_the_limit_that_was_passed() -> None:
     assert only_limit["context"] == {"modelLimit": 8192}
 
 
+def test_what_no_provider_failed_at_names_none() -> None:
+    assert error_details(Failed("content_filter", "Blocked", "")).keys() == {"code", "message", "fallbackAttempted"}
+
+
 def test_the_desktop_knows_most_of_our_types() -> None:
-    kinds = [*errors._TABLE.values(), *errors._BY_STATUS.values()]
-    ours = {kind.error_type for kind in kinds} | {name for _, name in errors._PROVIDER_STATUS.values()}
+    kinds = [*errors._TABLE.values(), *errors._BY_STATUS.values(), *errors._PROVIDER_KINDS.values()]
+    ours = {kind.error_type for kind in kinds}
     assert ours - DESKTOP_TYPES == {"already_exists", "forbidden", "method_not_allowed", "payload_too_large"}

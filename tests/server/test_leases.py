@@ -271,20 +271,117 @@ async def test_an_answer_in_the_background_is_called_off_and_what_it_says_is_cha
     assert fetch(owner_database_url, used) == [(False, 1_000_000, 200_000)]
 
 
-@pytest.mark.parametrize("trouble", ["refused", "silent", "unknown"])
-async def test_what_cannot_be_called_off_is_settled_all_the_same(
-    leases: Leases, folder: Path, hold: Hold, credits_: Credits, trouble: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("trouble", ["refused", "silent"])
+async def test_what_cannot_be_called_off_keeps_its_hold_as_long_as_it_may_be_under_way(
+    leases: Leases,
+    folder: Path,
+    hold: Hold,
+    credits_: Credits,
+    trouble: str,
+    monkeypatch: pytest.MonkeyPatch,
+    owner_database_url: str,
 ) -> None:
+    """After that it is settled all the same, from what is known."""
     monkeypatch.setattr("server.leases.CALL_OFF_SECONDS", 0.1)
 
     async def call_off(_provider_code: str, _upstream_id: str) -> Usage | None:
-        if trouble == "refused":
-            raise UpstreamError("gone")
         if trouble == "silent":
             await trio.sleep_forever()
-        return None
+        raise UpstreamError("gone")
+
+    leases = replace(leases, call_off=call_off)
+    await credits_.note_upstream(hold.id, "openai", "resp_1")
+    leave_journal(folder, [note(hold)])
+    assert await leases.sweep() == 0
+    assert await credits_.balance(hold.user_id) == Balance(Decimal(10), Decimal(5))
+    assert await credits_.find_expired() == []
+    await make_older(owner_database_url)
+    assert await leases.sweep() == 1
+    assert await credits_.balance(hold.user_id) == Balance(10 - COST, Decimal(0))
+
+
+async def make_older(owner_url: str) -> None:
+    """By more than any answer takes, with all leases at their end."""
+    fetch(
+        owner_url,
+        "UPDATE holds SET created_at = created_at - interval '61 minutes', expires_at = now() - interval '1 second'"
+        " RETURNING id",
+    )
+
+
+async def test_what_was_called_off_in_vain_is_called_off_in_the_next_round(
+    leases: Leases, folder: Path, hold: Hold, database: Database, credits_: Credits
+) -> None:
+    answers: list[Usage | None] = [None, Usage(input_tokens=1_000_000, output_tokens=200_000)]
+
+    async def call_off(_provider_code: str, _upstream_id: str) -> Usage | None:
+        if (usage := answers.pop(0)) is None:
+            raise UpstreamError("busy")
+        return usage
+
+    leases = replace(leases, call_off=call_off)
+    await credits_.note_upstream(hold.id, "openai", "resp_1")
+    leave_journal(folder, [note(hold)])
+    assert await leases.sweep() == 0
+    await Credits(database, lease_seconds=-1).renew([note(hold)])
+    assert await leases.sweep() == 1
+    assert await credits_.balance(hold.user_id) == Balance(Decimal(7), Decimal(0))
+
+
+@pytest.mark.parametrize("told", [None, Usage()])
+async def test_a_provider_that_knows_nothing_of_an_answer_changes_no_charge(
+    leases: Leases, folder: Path, hold: Hold, credits_: Credits, told: Usage | None
+) -> None:
+    """Zeros are no word."""
+
+    async def call_off(_provider_code: str, _upstream_id: str) -> Usage | None:
+        return told
 
     await credits_.note_upstream(hold.id, "openai", "resp_1")
     leave_journal(folder, [note(hold)])
     assert await replace(leases, call_off=call_off).sweep() == 1
     assert await credits_.balance(hold.user_id) == Balance(10 - COST, Decimal(0))
+
+
+async def test_of_two_sweeps_the_one_that_hears_what_an_answer_has_used_has_the_last_word(
+    leases: Leases, folder: Path, hold: Hold, credits_: Credits, owner_database_url: str
+) -> None:
+    """The other finds it deleted, and may be the first to settle. A journal that comes later knows less, too."""
+    is_gone, is_settled = trio.Event(), trio.Event()
+
+    async def call_off(_provider_code: str, _upstream_id: str) -> Usage | None:
+        if is_gone.is_set():
+            return None
+        is_gone.set()
+        await is_settled.wait()
+        return Usage(input_tokens=1_000_000, output_tokens=200_000)
+
+    leases = replace(leases, call_off=call_off)
+    await credits_.note_upstream(hold.id, "openai", "resp_1")
+    await credits_.expire([note(hold)])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(leases.sweep)
+        await is_gone.wait()
+        assert await leases.sweep() == 1
+        is_settled.set()
+    leave_journal(folder, [note(hold)])
+    await leases.sweep()
+    assert await credits_.balance(hold.user_id) == Balance(Decimal(7), Decimal(0))
+    assert fetch(owner_database_url, "SELECT provisional, output_tokens FROM usage") == [(False, 200_000)]
+
+
+async def test_answers_that_need_no_provider_are_settled_first(
+    leases: Leases, hold: Hold, database: Database, credits_: Credits
+) -> None:
+    other = build_hold(hold.user_id, "1")
+    await credits_.hold(other)
+    await credits_.note_upstream(hold.id, "openai", "resp_1")
+
+    async def call_off(_provider_code: str, _upstream_id: str) -> Usage | None:
+        assert (await credits_.balance(hold.user_id)).held_usd == hold.amount_usd
+        return None
+
+    short = Credits(database, lease_seconds=-1)
+    await short.renew([note(hold)])
+    await short.renew([note(other)])
+    assert await replace(leases, call_off=call_off).sweep() == 2

@@ -31,6 +31,7 @@ from proxy.dialects.anthropic.blocks import (
     read_arguments,
     read_item,
 )
+from proxy.dialects.anthropic.places import name_place
 from proxy.dialects.anthropic.usage import WireUsage, as_usage, merge
 from proxy.failures import failed_here, failed_status
 from proxy.provider import Reader
@@ -233,7 +234,8 @@ class MessagesAnswer:
         return block
 
     def _open_thinking(self, wire: WireBlock, events: list[ChatEvent]) -> ThinkingBlock:
-        block = ThinkingBlock(self._thoughts, wire.signature or None, wire.data)
+        place = name_place(self._spoken, self._calls)
+        block = ThinkingBlock(self._thoughts, place, wire.signature or None, wire.data)
         _add_thinking(block, wire.thinking, events)
         self._thoughts += 1
         return block

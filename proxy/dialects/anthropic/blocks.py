@@ -58,13 +58,14 @@ class TextBlock:
 @dataclass(slots=True)
 class ThinkingBlock:
     index: int
+    place: str | None = None
     signature: str | None = None
     encrypted: str | None = None
 
     def close(self) -> list[ReasoningSealed]:
         if self.signature is None and self.encrypted is None:
             return []
-        return [ReasoningSealed(self.index, FORMAT, signature=self.signature, encrypted=self.encrypted)]
+        return [ReasoningSealed(self.index, FORMAT, self.place, self.signature, self.encrypted)]
 
 
 @dataclass(slots=True)

@@ -5,7 +5,9 @@ from typing import Any
 import msgspec
 
 from proxy.chat import ChatRequest, ResponseFormat
+from proxy.dialects.anthropic.endings import began_without_thought, trim_end
 from proxy.dialects.anthropic.models import ModelWays, read_ways
+from proxy.dialects.anthropic.schemas import narrow
 from proxy.dialects.anthropic.thinking import build_effort, build_thinking
 from proxy.dialects.anthropic.tools import build_tool_choice, build_tools, needed_betas
 from proxy.dialects.anthropic.turns import build_system, build_turns
@@ -18,6 +20,10 @@ VERSION = "2023-06-01"
 DEFAULT_MAX_TOKENS = 4096
 """The API has no default of its own; the catalogue normally says one."""
 MIN_TOP_P_WITH_THINKING = 0.95
+MAX_TEMPERATURE = 1.0
+"""Others go up to 2. Anthropic's own translation makes 1 of what is more:
+https://platform.claude.com/docs/en/cli-sdks-libraries/libraries/openai-sdk.
+"""
 
 _TAKES: frozenset[Feature] = frozenset(
     {
@@ -57,13 +63,16 @@ def build_body(request: ChatRequest, target: Target) -> dict[str, Any]:
     ways = read_ways(target)
     check_features(request, _taken(ways), "Anthropic")
     max_tokens = request.max_output_tokens or DEFAULT_MAX_TOKENS
+    turns = build_turns(request.messages)
     thinking = build_thinking(request, ways, max_tokens)
+    if _has_budget(thinking) and began_without_thought(turns):
+        thinking = None
     tools = build_tools(request, target)
     body: dict[str, Any] = {
         "model": target.provider_model,
         "max_tokens": max_tokens,
         "system": build_system(request.messages),
-        "messages": build_turns(request.messages),
+        "messages": trim_end(turns, thinks=_is_on(thinking)),
         "stop_sequences": request.sampling.stop,
         "thinking": thinking,
         "output_config": _build_output(request, ways),
@@ -74,7 +83,7 @@ def build_body(request: ChatRequest, target: Target) -> dict[str, Any]:
         "stream": True,
     }
     body |= _build_randomness(request, ways, thinks=_is_on(thinking))
-    if _is_on(thinking):
+    if _has_budget(thinking):
         _check_choice(body["tool_choice"])
     return {name: value for name, value in body.items() if value not in (None, "", (), [], {})}
 
@@ -91,16 +100,25 @@ def _is_on(thinking: dict[str, Any] | None) -> bool:
     return thinking is not None and thinking["type"] != "disabled"
 
 
+def _has_budget(thinking: dict[str, Any] | None) -> bool:
+    return thinking is not None and thinking["type"] == "enabled"
+
+
 def _build_randomness(request: ChatRequest, ways: ModelWays, *, thinks: bool) -> dict[str, Any]:
-    """Models since Opus 4.1 refuse temperature beside top_p, thinking ones refuse it at all: the rarer word counts."""
-    sampling = request.sampling
-    drops = thinks or ways.randomness == "none" or (ways.randomness == "one" and sampling.top_p is not None)
+    """Models since Opus 4.1 refuse temperature beside top_p, thinking ones refuse it at all: the rarer word counts, and
+    a top_p of 1, which many clients send with everything, says nothing.
+    """
+    temperature, top_p = request.sampling.temperature, request.sampling.top_p
     if thinks:
         _check_thinking_randomness(request)
+    if ways.randomness == "none" or (ways.randomness == "one" and top_p == 1 and temperature is not None):
+        top_p = None
+    if thinks or ways.randomness == "none" or (ways.randomness == "one" and top_p is not None):
+        temperature = None
     return {
-        "temperature": None if drops else sampling.temperature,
-        "top_p": None if ways.randomness == "none" else sampling.top_p,
-        "top_k": sampling.top_k,
+        "temperature": None if temperature is None else min(temperature, MAX_TEMPERATURE),
+        "top_p": top_p,
+        "top_k": request.sampling.top_k,
     }
 
 
@@ -114,8 +132,9 @@ def _check_thinking_randomness(request: ChatRequest) -> None:
 
 
 def _check_choice(choice: dict[str, Any] | None) -> None:
+    """https://platform.claude.com/docs/en/build-with-claude/thinking-tool-workflows: not together with a budget."""
     if choice is not None and choice["type"] in {"any", "tool"}:
-        raise RequestNotSupported("tool_choice: Anthropic cannot require a call together with reasoning")
+        raise RequestNotSupported("tool_choice: Anthropic cannot require a call of a model that reasons with a budget")
 
 
 def _build_output(request: ChatRequest, ways: ModelWays) -> dict[str, Any]:
@@ -130,4 +149,4 @@ def _build_format(wanted: ResponseFormat | None) -> dict[str, Any] | None:
         return None
     if wanted.type != "json_schema" or wanted.schema is None:
         raise RequestNotSupported("response_format: Anthropic wants the schema of the JSON: use json_schema")
-    return {"type": "json_schema", "schema": wanted.schema}
+    return {"type": "json_schema", "schema": narrow(wanted.schema)}

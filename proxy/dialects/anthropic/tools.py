@@ -1,10 +1,11 @@
 """Tools as Anthropic's Messages API has them: https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from proxy.chat import ChatRequest, ProviderTool, Tool, WebSearch
+from proxy.dialects.anthropic.schemas import narrow
 from proxy.errors import RequestNotSupported
 from proxy.provider import Target
 
@@ -37,7 +38,7 @@ _BETAS = {
 def build_tools(request: ChatRequest, target: Target) -> list[dict[str, Any]]:
     """Raises RequestNotSupported for tools that cost more than tokens."""
     tools = [_build_tool(tool) for tool in request.tools]
-    tools += [_build_provider_tool(tool, number) for number, tool in enumerate(request.provider_tools)]
+    tools += [_build_provider_tool(tool) for tool in request.provider_tools]
     if request.web_search is not None:
         tools.append(_build_web_search(request.web_search, target))
     return tools
@@ -76,20 +77,27 @@ def _build_tool(tool: Tool) -> dict[str, Any]:
     built = {
         "name": tool.name,
         "description": tool.description,
-        "input_schema": tool.parameters if tool.parameters is not None else {"type": "object", "properties": {}},
+        "input_schema": _build_schema(tool.parameters, is_strict=bool(tool.strict)),
         "strict": tool.strict,
         "cache_control": tool.cache_control,
     }
     return {name: value for name, value in built.items() if value is not None}
 
 
-def _build_provider_tool(tool: ProviderTool, number: int) -> dict[str, Any]:
+def _build_schema(parameters: Mapping[str, object] | None, *, is_strict: bool) -> Mapping[str, object]:
+    """Anthropic wants to be told that arguments are an object, which others take for granted."""
+    schema = {"properties": {}} if parameters is None else parameters
+    schema = schema if "type" in schema else {"type": "object", **schema}
+    return narrow(schema) if is_strict else schema
+
+
+def _build_provider_tool(tool: ProviderTool) -> dict[str, Any]:
     if not _TOKENS_ONLY.fullmatch(tool.type):
         kind = next((kind for kind in _REFUSED if tool.type.startswith(kind)), "")
         reason = _REFUSED.get(kind, "this server does not know what it costs")
-        raise RequestNotSupported(f"provider_tools[{number}]: {tool.type[:100]} is not taken: {reason}")
+        raise RequestNotSupported(f"tools: {tool.type[:100]} is not taken: {reason}")
     if tool.type == "custom" and not {"name", "input_schema"} <= tool.definition.keys():
-        raise RequestNotSupported(f"provider_tools[{number}]: Anthropic wants name and input_schema of a custom tool")
+        raise RequestNotSupported("tools: Anthropic wants name and input_schema of a custom tool")
     return {**tool.definition, "type": tool.type}
 
 

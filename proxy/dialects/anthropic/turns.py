@@ -14,9 +14,14 @@ import msgspec
 
 from proxy.answer import NOT_JSON
 from proxy.chat import Document, Image, Message, Part, ProviderItem, Reasoning, Refusal, Text, ToolCall
+from proxy.dialects.anthropic.endings import THOUGHTS
+from proxy.dialects.anthropic.places import Placed, put_back, read_place
 from proxy.errors import RequestNotSupported
 
 FORMAT = "anthropic-claude-v1"
+
+SILENT_ERROR = "The tool failed and said nothing."
+"""The API refuses a failure without words."""
 
 Block = dict[str, Any]
 Markable = Text | Image | Document
@@ -51,7 +56,7 @@ def build_turns(messages: tuple[Message, ...]) -> list[Block]:
         role = "assistant" if message.role == "assistant" else "user"
         blocks = _build_blocks(message, f"messages[{number}]")
         if blocks and turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += blocks
+            turns[-1]["content"] = _results_first(turns[-1]["content"] + blocks)
         elif blocks:
             turns.append({"role": role, "content": blocks})
     if not turns:
@@ -59,15 +64,44 @@ def build_turns(messages: tuple[Message, ...]) -> list[Block]:
     return turns
 
 
+def _results_first(blocks: list[Block]) -> list[Block]:
+    """Nothing may come between calls and their results:
+    https://platform.claude.com/docs/en/agents-and-tools/tool-use/implement-tool-use#handling-results-from-client-tools.
+    """
+    return sorted(blocks, key=lambda block: block["type"] != "tool_result")
+
+
 def _build_blocks(message: Message, place: str) -> list[Block]:
     match message.role:
         case "tool":
             return [_build_tool_result(message, place)]
         case "assistant":
-            blocks = _build_parts(_reasoning_first(message.parts), place, "assistant")
-            calls = [_build_tool_use(call, f"{place}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls)]
-            return blocks + calls
+            return _without_open_thought(_build_answer(message, place))
     return _build_parts(message.parts, place, "user")
+
+
+def _build_answer(message: Message, place: str) -> list[Block]:
+    """A thought that came later goes back to its place, with what tools of Anthropic's did after it."""
+    blocks: list[Block] = []
+    later: list[Placed] = []
+    here = blocks
+    for part in _reasoning_first(message.parts):
+        if isinstance(part, Reasoning):
+            placed = read_place(part) if part.format == FORMAT else None
+            later += [placed] if placed is not None else []
+            here = blocks if placed is None else placed.blocks
+        elif not isinstance(part, ProviderItem):
+            here = blocks
+        here += _build_parts((part,), place, "assistant")
+    calls = [_build_tool_use(call, f"{place}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls)]
+    return put_back(blocks + calls, later)
+
+
+def _without_open_thought(blocks: list[Block]) -> list[Block]:
+    """Of an answer that was cut off before it came to words: the API wants no thought at the end."""
+    while blocks and blocks[-1]["type"] in THOUGHTS:
+        blocks = blocks[:-1]
+    return blocks
 
 
 def _build_parts(parts: tuple[Part, ...], place: str, role: str) -> list[Block]:
@@ -173,13 +207,25 @@ def _build_tool_use(call: ToolCall, place: str) -> Block:
 
 
 def _read_arguments(call: ToolCall, place: str) -> msgspec.Raw:
-    """As they were written, numbers and all. Some models write nothing for a tool without parameters."""
+    """As they were written, numbers and all. Some models write nothing for a tool without parameters; what is no
+    object, such as arguments that were cut off, is shown to the model as Anthropic advises:
+    https://platform.claude.com/docs/en/agents-and-tools/tool-use/fine-grained-tool-streaming.
+    """
     text = call.arguments.strip() or "{}"
     try:
+        if _is_object(text):
+            return msgspec.Raw(text.encode())
+        return msgspec.Raw(msgspec.json.encode({"INVALID_JSON": text}))
+    except UnicodeEncodeError as error:
+        raise RequestNotSupported(f"{place}.arguments: half a character is no text") from error
+
+
+def _is_object(text: str) -> bool:
+    try:
         _decode_object(text)
-        return msgspec.Raw(text.encode())
-    except (*NOT_JSON, UnicodeEncodeError) as error:
-        raise RequestNotSupported(f"{place}.arguments: Anthropic takes nothing but a JSON object") from error
+    except NOT_JSON:
+        return False
+    return True
 
 
 def _as_id(call_id: str | None) -> str:
@@ -190,11 +236,10 @@ def _as_id(call_id: str | None) -> str:
 def _build_tool_result(message: Message, place: str) -> Block:
     """Only a whole block of a turn may end a cached prefix, so the mark of a part moves to the result."""
     parts = tuple(replace(part, cache_control=None) if isinstance(part, Markable) else part for part in message.parts)
-    block: Block = {
-        "type": "tool_result",
-        "tool_use_id": _as_id(message.tool_call_id),
-        "content": _build_parts(parts, place, "user"),
-    }
+    content = _build_parts(parts, place, "user")
+    if message.is_error and not content:
+        content = [{"type": "text", "text": SILENT_ERROR}]
+    block: Block = {"type": "tool_result", "tool_use_id": _as_id(message.tool_call_id), "content": content}
     if message.is_error is not None:
         block["is_error"] = message.is_error
     marks = [part.cache_control for part in message.parts if isinstance(part, Markable) and part.cache_control]

@@ -127,9 +127,12 @@ def new_call_id() -> str:
 class GeminiAnswer:
     """One answer in this dialect: the first candidate, for one is what we ask for."""
 
-    def __init__(self, provider: str, new_id: Callable[[], str] = new_call_id) -> None:
+    def __init__(
+        self, provider: str, new_id: Callable[[], str] = new_call_id, max_calls: int | None = None
+    ) -> None:
         self._provider = provider
         self._new_id = new_id
+        self._max_calls = max_calls
         self._model = ""
         self._calls = 0
         self._thought = -1
@@ -230,6 +233,8 @@ class GeminiAnswer:
         events.append(ReasoningSealed(self._thought, FORMAT, signature=signature))
 
     def _read_call(self, call: _FunctionCall, signature: str | None, events: list[ChatEvent]) -> None:
+        if self._calls == self._max_calls:
+            return
         arguments = _compact(call.args)
         id_ = call.id or self._new_id()
         events.append(ToolCallDelta(self._calls, id_, call.name or "", arguments, signature or None))
@@ -276,9 +281,14 @@ class GeminiAnswer:
         return Finished(_FINISH_REASONS.get(reason, "error"))
 
 
-def open_reader(provider: str, media_type: str, new_id: Callable[[], str] = new_call_id) -> Reader:
-    """For an event stream, or for a whole answer. `new_id` makes ids for calls that came without."""
-    return answer.open_reader(provider, GeminiAnswer(provider, new_id), media_type)
+def open_reader(
+    provider: str, media_type: str, new_id: Callable[[], str] = new_call_id, max_calls: int | None = None
+) -> Reader:
+    """For an event stream, or for a whole answer. `new_id` makes ids for calls that came without. Calls beyond
+    `max_calls` are left out: Google cannot be told to make one at a time, and a model makes the others again when it
+    has the first one's result.
+    """
+    return answer.open_reader(provider, GeminiAnswer(provider, new_id, max_calls), media_type)
 
 
 def _compact(args: msgspec.Raw) -> str:

@@ -24,6 +24,7 @@ _TAKES: frozenset[Feature] = frozenset(
         "logprobs",
         "tools",
         "tool_choice",
+        "parallel_tool_calls",
         "provider_tools",
         "response_format",
         "web_search",
@@ -112,7 +113,9 @@ def build_generation_config(request: ChatRequest, target: Target) -> dict[str, A
             "logprobs": sampling.top_logprobs or None,
             "responseModalities": _build_modalities(request),
             "speechConfig": _build_speech(request.audio_output),
-            "thinkingConfig": build_thinking(sampling, target.provider_model, target.capabilities),
+            "thinkingConfig": build_thinking(
+                sampling, target.provider_model, target.capabilities, request.max_output_tokens
+            ),
         }
         | _build_response_format(request.response_format)
     )
@@ -157,8 +160,9 @@ def _build_function(tool: Tool) -> dict[str, Any]:
 
 
 def _build_web_search(search: WebSearch) -> dict[str, Any]:
-    """How much it searches is Google's to decide; where it searches cannot be told."""
+    """How much it searches is Google's to decide; where it searches cannot be told. A medium context is the default."""
     named = {
+        "context_size": search.context_size not in {None, "medium"},
         "allowed_domains": search.allowed_domains,
         "blocked_domains": search.blocked_domains,
         "user_location": search.user_location,

@@ -56,12 +56,13 @@ _ITEM_MEMBERS = {
 def build_instructions(request: ChatRequest) -> dict[str, Any] | None:
     """All system messages, in their order, each text a part."""
     texts = [
-        {"text": _text_of(part, f"messages[{i}].content[{j}]")}
+        _text_of(part, f"messages[{i}].content[{j}]")
         for i, message in enumerate(request.messages)
         if message.role == "system"
         for j, part in enumerate(message.parts)
     ]
-    return {"parts": texts} if texts else None
+    parts = [{"text": text} for text in texts if text]
+    return {"parts": parts} if parts else None
 
 
 def build_contents(request: ChatRequest, model: str) -> list[dict[str, Any]]:
@@ -89,7 +90,9 @@ class _Turns:
         self._after_tool = False
 
     def add(self, message: Message, where: str) -> None:
-        """Results of parallel calls belong into one turn."""
+        """Results of parallel calls belong into one turn, and so do a model's calls and what it said before: a turn
+        with calls may only follow one of the user.
+        """
         if message.role == "system":
             return
         if message.role == "tool":
@@ -97,7 +100,8 @@ class _Turns:
         elif message.role == "assistant":
             self._names |= {call.id: call.name for call in message.tool_calls}
             calls = build_calls(message.tool_calls, signed=self._is_new)
-            self._add_turn("model", _build_parts(message.parts, where) + calls)
+            follows_itself = bool(self.contents) and self.contents[-1]["role"] == "model"
+            self._add_turn("model", _build_parts(message.parts, where) + calls, joins=follows_itself)
         else:
             self._add_turn("user", _build_parts(message.parts, where) or [{"text": ""}])
         self._after_tool = message.role == "tool"
@@ -131,9 +135,10 @@ def build_calls(calls: tuple[ToolCall, ...], *, signed: bool) -> list[dict[str, 
 
 def build_response(text: str, is_error: bool | None) -> dict[str, Any] | msgspec.Raw:
     """A result must be an object. Google's names for those that are none are `output` and `error`:
-    https://ai.google.dev/api/caching#FunctionResponse.
+    https://ai.google.dev/api/caching#FunctionResponse. It takes a member `$ref` for a reference of its own, and refuses
+    what it does not find: such a result, a JSON schema perhaps, goes as a text.
     """
-    found = _json_object(text)
+    found = None if '"$ref"' in text else _json_object(text)
     if is_error:
         return {"error": text if found is None else found}
     return {"output": text} if found is None else found

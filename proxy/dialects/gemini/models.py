@@ -2,6 +2,7 @@
 with, and what a search costs.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -16,9 +17,16 @@ FIRST_THINKING = (2, 5)
 FIRST_WITH_LEVELS = (3, 0)
 
 _DEFAULT_BUDGET = 10_000
+_DEFAULT_SHARE = 0.5
+_ROOM_TO_THINK = 8192
+"""With less room for the whole answer a model with levels is to think little, for its thoughts can't be bounded."""
 _BUDGETS = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576, "xhigh": 24_576, "max": 24_576}
-_SMALLEST_PRO_BUDGET = 128
+_SHARES = {"minimal": 0.1, "low": 0.2, "medium": 0.5, "high": 0.8, "xhigh": 0.9, "max": 0.95}
+"""Of maxOutputTokens, which thoughts count against: a bigger budget would leave nothing for the answer."""
+_SMALLEST_BUDGET = 128
+_SMALLEST_LITE_BUDGET = 512
 _WITHOUT_MINIMAL = (3, 7)
+_WITH_TWO_LEVELS = re.compile(r"gemini-3-pro(?=-|$)")
 _LEVELS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 
 
@@ -28,23 +36,31 @@ def generation(model: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2] or 0)) if found else _LATEST
 
 
-def build_thinking(sampling: Sampling, model: str, capabilities: Mapping[str, object]) -> dict[str, Any] | None:
+def build_thinking(
+    sampling: Sampling, model: str, capabilities: Mapping[str, object], max_output_tokens: int | None = None
+) -> dict[str, Any] | None:
     """`thinkingConfig`: https://ai.google.dev/gemini-api/docs/thinking. A number of tokens says more than an effort,
     and Google refuses the two together, so that it alone is sent.
 
-    A model with the capability `thinking` thinks unasked: with a budget before generation 3, as much as it likes from
-    then on.
+    A model with the capability `thinking` thinks unasked: with a budget before generation 3, from then on as much as it
+    likes where `max_output_tokens` leaves room for it.
     """
-    config = _build_amount(sampling, model)
-    thinks_unasked = config is None and capabilities.get("thinking") is True and generation(model) >= FIRST_THINKING
-    if thinks_unasked:
-        config = {} if generation(model) >= FIRST_WITH_LEVELS else {"thinkingBudget": _DEFAULT_BUDGET}
+    room = math.inf if max_output_tokens is None else max_output_tokens
+    config = _build_amount(sampling, model, room)
+    if config is None and capabilities.get("thinking") is True and generation(model) >= FIRST_THINKING:
+        config = _build_unasked(model, room)
     if _tells_thoughts(sampling, config):
         config = (config or {}) | {"includeThoughts": True}
     return config or None
 
 
-def _build_amount(sampling: Sampling, model: str) -> dict[str, Any] | None:
+def _build_unasked(model: str, room: float) -> dict[str, Any]:
+    if generation(model) >= FIRST_WITH_LEVELS:
+        return {} if room >= _ROOM_TO_THINK else {"thinkingLevel": "low"}
+    return {"thinkingBudget": _fit(_DEFAULT_BUDGET, room * _DEFAULT_SHARE, model)}
+
+
+def _build_amount(sampling: Sampling, model: str, room: float) -> dict[str, Any] | None:
     if sampling.reasoning_tokens is not None:
         return {"thinkingBudget": sampling.reasoning_tokens}
     effort = sampling.reasoning_effort
@@ -52,16 +68,19 @@ def _build_amount(sampling: Sampling, model: str) -> dict[str, Any] | None:
         return None
     if generation(model) >= FIRST_WITH_LEVELS:
         return {"thinkingLevel": _level(effort, model)}
-    return {"thinkingBudget": _budget(effort, model)}
+    return {"thinkingBudget": _budget(effort, model, room)}
 
 
 def _level(effort: str, model: str) -> str:
     """From generation 3 on thinking cannot be turned off: https://ai.google.dev/gemini-api/docs/openai#thinking. All
-    know low; minimal is known to the Lite models, and to Flash before 3.7. What we do not know is Google's to refuse.
+    know low; minimal is known to the Lite models, and to Flash before 3.7; medium to all but 3 Pro, whose default is
+    high. What we do not know is Google's to refuse.
     """
     if effort in {"none", "minimal"}:
         knows_minimal = "flash-lite" in model or ("flash" in model and _is_before(model, _WITHOUT_MINIMAL))
         return "minimal" if knows_minimal else "low"
+    if effort == "medium" and _WITH_TWO_LEVELS.search(model):
+        return "high"
     return _LEVELS.get(effort, effort)
 
 
@@ -70,11 +89,19 @@ def _is_before(model: str, limit: tuple[int, int]) -> bool:
     return _GENERATION.search(model) is not None and generation(model) < limit
 
 
-def _budget(effort: str, model: str) -> int:
-    """As Google's own translation has them; 2.5 Pro cannot be kept from thinking."""
+def _budget(effort: str, model: str, room: float) -> int:
+    """As Google's own translation has them, where there is room."""
     if effort == "none":
-        return _SMALLEST_PRO_BUDGET if "pro" in model else 0
-    return _BUDGETS.get(effort, _DEFAULT_BUDGET)
+        return _fit(0, 0, model)
+    return _fit(_BUDGETS.get(effort, _DEFAULT_BUDGET), room * _SHARES.get(effort, _DEFAULT_SHARE), model)
+
+
+def _fit(budget: int, room: float, model: str) -> int:
+    """None at all where a model's smallest is too much; 2.5 Pro cannot be kept from thinking."""
+    fitting = int(min(budget, room))
+    if "pro" in model:
+        return max(fitting, _SMALLEST_BUDGET)
+    return fitting if fitting >= (_SMALLEST_LITE_BUDGET if "lite" in model else _SMALLEST_BUDGET) else 0
 
 
 def _tells_thoughts(sampling: Sampling, config: dict[str, Any] | None) -> bool:

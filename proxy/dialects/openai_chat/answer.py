@@ -36,15 +36,19 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
     "recitation": "content_filter",
     "blocklist": "content_filter",
     "prohibited_content": "content_filter",
+    "spii": "content_filter",
     "sensitive": "content_filter",
     "guardrail_intervened": "content_filter",
     "error": "error",
     "insufficient_system_resource": "error",
     "malformed_function_call": "error",
+    "function_call_filter": "error",
     "network_error": "error",
     "abort": "error",
 }
-"""In lower case. All others (`stop`, `end_turn`, `eos`, `stop_sequence`, …) are a stop."""
+"""In lower case. All others (`stop`, `end_turn`, `eos`, `stop_sequence`, …) are a stop. What follows a colon is the
+particular reason, as in Gemini's `content_filter: RECITATION`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +252,7 @@ class ChatAnswer:
         self._is_finished = True
         self._sources.tell(events)
         unsaid: FinishReason = "tool_calls" if len(self._calls) and not word else "stop"
-        events.append(Finished(_FINISH_REASONS.get(word.lower(), unsaid)))
+        events.append(Finished(_FINISH_REASONS.get(word.lower().partition(":")[0], unsaid)))
 
 
 def _whole_error(chunk: _Answer, data: bytes) -> object:

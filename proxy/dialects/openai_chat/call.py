@@ -1,5 +1,6 @@
 """OpenAI's chat completions as providers speak it: https://platform.openai.com/docs/api-reference/chat."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, get_args
 
@@ -19,8 +20,8 @@ _MODALITIES = frozenset({"text", "image", "audio"})
 
 
 def build_call(request: ChatRequest, target: Target, quirks: ChatQuirks) -> ProviderCall:
-    """The request on this dialect's wire, and how its answer is read. Always streamed: an answer that nobody waits for
-    can be closed in its middle. Raises RequestNotSupported.
+    """The request on this dialect's wire, and how its answer is read. Streamed wherever that can be: an answer that
+    nobody waits for can be closed in its middle. Raises RequestNotSupported.
     """
     reading = Reading(quirks.item_format, quirks.counts_reasoning_beside, quirks.unreported_searches)
     return ProviderCall(
@@ -34,7 +35,7 @@ def build_request(request: ChatRequest, target: Target, quirks: ChatQuirks) -> U
     headers = (
         ("Authorization", f"Bearer {target.api_key}"),
         ("Content-Type", "application/json"),
-        ("Accept", "text/event-stream"),
+        ("Accept", "text/event-stream" if _is_streamed(request) else "application/json"),
         *quirks.headers,
     )
     body = build_body(request, target.provider_model, quirks)
@@ -59,7 +60,7 @@ def build_body(request: ChatRequest, provider_model: str, quirks: ChatQuirks) ->
         "stop": list(sampling.stop) or None,
         "logprobs": sampling.logprobs,
         "top_logprobs": sampling.top_logprobs if "logprobs" in quirks.takes else None,
-        "logit_bias": sampling.logit_bias,
+        "logit_bias": _build_bias(sampling.logit_bias),
         "verbosity": sampling.verbosity,
         "tools": _build_tools(request, quirks) or None,
         "tool_choice": build_tool_choice(request.tool_choice, quirks),
@@ -69,13 +70,26 @@ def build_body(request: ChatRequest, provider_model: str, quirks: ChatQuirks) ->
         "audio": request.audio_output,
         "metadata": request.metadata or None,
         "prompt_cache_key": request.prompt_cache_key,
-        "user": request.end_user if quirks.sends_end_user else None,
-        "stream": True,
-        "stream_options": {"include_usage": True},
+        "user": request.end_user,
+        "stream": _is_streamed(request),
+        "stream_options": {"include_usage": True} if _is_streamed(request) else None,
     }
     body |= _build_reasoning(request, quirks) | _build_caching(request, quirks) | _build_search(request, quirks)
-    taken = {name: value for name, value in body.items() if name not in _FEATURES or name in quirks.takes}
+    left_out = quirks.leaves_out | (_FEATURES - quirks.takes)
+    taken = {name: value for name, value in body.items() if name not in left_out}
     return {name: value for name, value in taken.items() if value is not None} | dict(quirks.constants)
+
+
+def _is_streamed(request: ChatRequest) -> bool:
+    """Sound is streamed in one format alone, and refused in others: https://platform.openai.com/docs/guides/audio."""
+    return (request.audio_output or {}).get("format", "pcm16") == "pcm16"
+
+
+def _build_bias(bias: Mapping[str, float] | None) -> dict[str, float] | None:
+    """Whole numbers go as such: the API calls them integers."""
+    if bias is None:
+        return None
+    return {token: int(value) if int(value) == value else value for token, value in bias.items()}
 
 
 def build_tool_choice(choice: ToolChoice | None, quirks: ChatQuirks) -> str | dict[str, Any] | None:
@@ -115,10 +129,11 @@ def _build_tools(request: ChatRequest, quirks: ChatQuirks) -> list[dict[str, Any
 
 
 def _build_tool(tool: Tool, quirks: ChatQuirks) -> dict[str, Any]:
+    """Some servers refuse a function without parameters: https://github.com/dirac-run/dirac/issues/58 (xAI)."""
     function: dict[str, Any] = {
         "name": tool.name,
         "description": tool.description,
-        "parameters": tool.parameters,
+        "parameters": tool.parameters or {"type": "object", "properties": {}},
         "strict": tool.strict,
     }
     known = {name: value for name, value in function.items() if value is not None}

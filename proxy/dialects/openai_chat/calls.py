@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import msgspec
 
+from proxy.answer import NOT_JSON
 from proxy.chat import ToolCallDelta
 
 MAX_CALLS = 1000
@@ -32,7 +33,7 @@ class WireFunction(msgspec.Struct):
 
 class WireCall(msgspec.Struct):
     index: int | None = None
-    id: str | None = None
+    id: str | int | None = None
     function: WireFunction | None = None
     custom: WireFunction | None = None
     extra_content: Any = None
@@ -43,6 +44,8 @@ class _Call:
     number: int
     id: str
     has_name: bool = False
+    is_whole: bool = False
+    """Whether its arguments came in one piece: what follows under its index is another call."""
 
 
 class CallNumbers:
@@ -60,37 +63,69 @@ class CallNumbers:
     def read(self, wire: WireCall, *, is_whole: bool) -> ToolCallDelta | None:
         """A piece of a call, or a whole one. None if there are too many."""
         function = wire.function or wire.custom or WireFunction()
-        call = None if is_whole else self._find(wire, function)
+        arguments = function.arguments if isinstance(function.arguments, str) else _encode_arguments(function)
+        piece = _Piece(_text(wire.id), wire.index, function.name or "", arguments)
+        call = None if is_whole else self._find(piece)
         is_new = call is None
         if call is None:
             if len(self._calls) == MAX_CALLS:
                 return None
-            call = self._start(wire)
-        name = None if call.has_name else function.name or None
+            call = self._start(piece)
+        name = None if call.has_name else piece.name or None
         call.has_name = call.has_name or name is not None
-        arguments = function.arguments if isinstance(function.arguments, str) else _encode_arguments(function)
         signature = read_signature(wire.extra_content)
         return ToolCallDelta(call.number, call.id if is_new else None, name, arguments, signature)
 
-    def _find(self, wire: WireCall, function: WireFunction) -> _Call | None:
+    def _find(self, piece: "_Piece") -> _Call | None:
         """The call that a piece goes on with. Another id together with a name is another call, whatever its index."""
-        known = self._by_id.get(wire.id) if wire.id else None
-        if wire.index is None:
-            return known or (None if wire.id or function.name or not self._calls else self._calls[-1])
-        current = self._by_index.get(wire.index)
+        known = self._by_id.get(piece.id) if piece.id else None
+        if piece.index is None:
+            return known or (None if piece.id or piece.name or not self._calls else self._calls[-1])
+        current = self._by_index.get(piece.index)
         if current is None:
-            return None if function.name else known
-        is_other = wire.id and function.name and wire.id != current.id
-        return known if is_other else current
+            return None if piece.name else known
+        if piece.id and piece.name and piece.id != current.id:
+            return known
+        return None if _is_another(piece, current) else current
 
-    def _start(self, wire: WireCall) -> _Call:
-        is_free = wire.id and wire.id not in self._by_id
-        call = _Call(len(self._calls), wire.id if wire.id and is_free else self._make_id())
+    def _start(self, piece: "_Piece") -> _Call:
+        is_free = piece.id and piece.id not in self._by_id
+        call = _Call(len(self._calls), piece.id if is_free else self._make_id(), is_whole=piece.is_whole)
         self._calls.append(call)
         self._by_id[call.id] = call
-        if wire.index is not None:
-            self._by_index[wire.index] = call
+        if piece.index is not None:
+            self._by_index[piece.index] = call
         return call
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A piece of a call, as far as it says which call it belongs to."""
+
+    id: str
+    index: int | None
+    name: str
+    arguments: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a call by itself."""
+        if not self.name or not self.arguments.endswith("}"):
+            return False
+        try:
+            return isinstance(msgspec.json.decode(self.arguments), dict)
+        except NOT_JSON:
+            return False
+
+
+def _is_another(piece: _Piece, current: _Call) -> bool:
+    """Whole calls without ids, all with the same index, as Gemini's servers of this dialect have sent them."""
+    return piece.id in {"", current.id} and current.is_whole and piece.is_whole
+
+
+def _text(id_: str | int | None) -> str:
+    """Some servers number their calls, from 0."""
+    return "" if id_ is None else str(id_)
 
 
 def _encode_arguments(function: WireFunction) -> str:

@@ -1,5 +1,6 @@
 """Errors in OpenAI's chat dialect, of which every server has its own: an object, a text, a list of complaints."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,8 @@ from proxy.chat import Failed
 from proxy.failures import classify, failed_status
 
 _MAX_COMPLAINTS = 5
+_POLICY = re.compile(r"violates usage guidelines|violating our usage policy")
+"""What xAI, with a status that speaks of permissions, and OpenAI say of a prompt that they do not let through."""
 _KINDS_IN_A_CAUSE = {"context_length_exceeded", "content_filter", "rate_limit_exceeded"}
 _decode = msgspec.json.Decoder().decode
 
@@ -53,6 +56,8 @@ def find_error(provider: str, body: bytes) -> Failed | None:
 
 def _failed(provider: str, problem: Problem, status: int) -> Failed:
     """The cause may tell what kind of error it is, and is not shown."""
+    if _POLICY.search(problem.message):
+        problem = replace(problem, cause=f"content_filter {problem.cause}")
     kind = classify(status, f"{problem.message} {problem.cause}", problem.type, problem.code)
     code = kind if problem.cause and kind in _KINDS_IN_A_CAUSE else problem.code
     failed = failed_status(provider, status, problem.message, problem.type, code, problem.headers)
@@ -124,7 +129,7 @@ def _read_metadata(metadata: object) -> dict[str, Any]:
         return {}
     raw = metadata.get("raw")
     cause = _text(raw) if isinstance(raw, str) else _encoded(raw)
-    if isinstance(metadata.get("reasons"), list) or "violates usage guidelines" in cause:
+    if isinstance(metadata.get("reasons"), list) or _POLICY.search(cause):
         cause = f"content_filter {cause}"
     headers = metadata.get("headers")
     known = {str(name).lower(): _text(value) for name, value in headers.items()} if isinstance(headers, dict) else {}

@@ -19,6 +19,7 @@ from proxy.chat import (
     Text,
     ToolCall,
 )
+from proxy.dialects.call_ids import fit_call_id
 from proxy.dialects.openai_chat.quirks import GOOGLE_FORMAT, ChatQuirks
 from proxy.errors import RequestNotSupported
 
@@ -35,7 +36,11 @@ def build_messages(request: ChatRequest, quirks: ChatQuirks) -> list[dict[str, A
 
 
 def _build_message(message: Message, where: str, quirks: ChatQuirks) -> dict[str, Any] | None:
-    """None for an assistant's turn that held nothing but what goes to other providers only: an empty one is refused."""
+    """None for an assistant's turn that held nothing but what goes to other providers only: an empty one is refused. So
+    is a tool's message that names no call: it answers what such a turn held.
+    """
+    if message.role == "tool" and message.tool_call_id is None:
+        return None
     shown = [part for part in message.parts if not isinstance(part, Reasoning | ProviderItem)]
     extra = _build_extra(message, quirks)
     built: dict[str, Any] = {"role": message.role, "content": _build_content(shown, where, quirks)}
@@ -44,7 +49,7 @@ def _build_message(message: Message, where: str, quirks: ChatQuirks) -> dict[str
     if message.tool_calls:
         built["tool_calls"] = [_build_tool_call(call, quirks) for call in message.tool_calls]
     if message.tool_call_id is not None:
-        built["tool_call_id"] = message.tool_call_id
+        built["tool_call_id"] = fit_call_id(message.tool_call_id, quirks.max_call_id)
     if built["content"] is None and not message.tool_calls and "audio" not in extra:
         if message.role == "assistant" and not extra:
             return None
@@ -93,10 +98,13 @@ def _with_hint(part: dict[str, Any], hint: Mapping[str, object] | None, quirks: 
 
 
 def _build_tool_call(call: ToolCall, quirks: ChatQuirks) -> dict[str, Any]:
+    """No arguments are told as no text and as an empty object; xAI takes the latter alone:
+    https://github.com/spiceai/spiceai/issues/4734.
+    """
     built: dict[str, Any] = {
-        "id": call.id,
+        "id": fit_call_id(call.id, quirks.max_call_id),
         "type": "function",
-        "function": {"name": call.name, "arguments": call.arguments},
+        "function": {"name": call.name, "arguments": call.arguments or "{}"},
     }
     if call.signature and quirks.takes_signatures:
         built["extra_content"] = {"google": {"thought_signature": call.signature}}

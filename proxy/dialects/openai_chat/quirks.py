@@ -36,7 +36,10 @@ class ChatQuirks:
     takes_refusals: bool = False
     takes_signatures: bool = False
     """Whether Google's signatures go back in `extra_content`."""
-    sends_end_user: bool = True
+    max_call_id: int | None = None
+    """How many characters the id of a call may have; other servers make longer ones."""
+    leaves_out: frozenset[str] = frozenset()
+    """What every body has and this server refuses: `user`, `stream_options` (usage is counted here, then)."""
     headers: tuple[tuple[str, str], ...] = ()
     constants: Mapping[str, object] = field(default_factory=dict)
     """Members of every body."""
@@ -71,32 +74,50 @@ OPENAI = ChatQuirks(
     item_format=OPENAI_CHAT_FORMAT,
     takes_allowed_tools=True,
     takes_refusals=True,
+    max_call_id=40,
 )
 """https://platform.openai.com/docs/api-reference/chat/create; models narrow it, see openai_quirks."""
 
 _NOT_WITH_REASONING: frozenset[Feature] = frozenset(
     {"temperature", "top_p", "frequency_penalty", "presence_penalty", "logprobs", "logit_bias", "stop"}
 )
+_DROPPED: frozenset[Feature] = frozenset({"temperature", "top_p"})
+_WITHOUT_EFFORT: frozenset[Feature] = frozenset({"temperature", "top_p", "logprobs"})
+"""What models from GPT-5.1 on take if they are asked not to think:
+https://developers.openai.com/api/docs/guides/latest-model.
+"""
 _SEARCH_MODEL = "-search-"
+_MAY_BE_LEFT_OUT = frozenset({"user", "stream_options"})
 
 
 def openai_quirks(
-    provider_model: str, *, reasons: bool, capabilities: Mapping[str, object] | None = None
+    provider_model: str, *, reasons: bool, samples: bool = False, capabilities: Mapping[str, object] | None = None
 ) -> ChatQuirks:
     """OpenAI's ways with one model. `reasons` says that it thinks before it answers: such models refuse to be sampled
-    (https://platform.openai.com/docs/guides/reasoning), and `temperature` and `top_p` are dropped.
+    (https://platform.openai.com/docs/guides/reasoning), and `temperature` and `top_p` are dropped; unless
+    `samples`, for it is asked not to think.
 
     Models named `*-search-*` search at every call and are not sampled either
-    (https://platform.openai.com/docs/guides/tools-web-search?api-mode=chat); no other searches here. The capability
-    `cache_breakpoints` says that the model takes explicit marks for its prompt cache.
+    (https://platform.openai.com/docs/guides/tools-web-search?api-mode=chat); no other searches here. `capabilities` are
+    the catalogue's: `cache_breakpoints` says that the model takes explicit marks for its prompt cache, the rest is for
+    other servers than OpenAI's: `output_limit` may be `max_tokens`, `leaves_out` a list of `user` and `stream_options`.
     """
     searches = _SEARCH_MODEL in provider_model
-    quirks = OPENAI
-    if reasons or searches:
-        sampled: frozenset[Feature] = frozenset({"temperature", "top_p"})
-        quirks = replace(quirks, takes=quirks.takes - _NOT_WITH_REASONING, drops=sampled)
+    refused = _NOT_WITH_REASONING if reasons or searches else frozenset()
+    if samples:
+        refused -= _WITHOUT_EFFORT
+    quirks = replace(OPENAI, takes=OPENAI.takes - refused, drops=refused & _DROPPED)
     if searches:
         quirks = replace(quirks, takes=quirks.takes - {"seed"} | {"web_search"}, unreported_searches=1)
-    if capabilities and capabilities.get("cache_breakpoints") is True:
+    return _fit_server(quirks, capabilities or {})
+
+
+def _fit_server(quirks: ChatQuirks, capabilities: Mapping[str, object]) -> ChatQuirks:
+    if capabilities.get("cache_breakpoints") is True:
         quirks = replace(quirks, cache_hints="prompt_cache_breakpoint")
+    if capabilities.get("output_limit") == "max_tokens":
+        quirks = replace(quirks, output_limit="max_tokens")
+    left_out = capabilities.get("leaves_out")
+    if isinstance(left_out, list):
+        quirks = replace(quirks, leaves_out=_MAY_BE_LEFT_OUT.intersection(map(str, left_out)))
     return quirks

@@ -3,9 +3,12 @@
 https://developers.openai.com/api/docs/api-reference/responses-streaming
 """
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from types import MappingProxyType
+from typing import TypeVar
+
+import msgspec
 
 from proxy import answer
 from proxy.answer import NOT_JSON, not_an_answer
@@ -21,14 +24,21 @@ from proxy.dialects.openai_responses.wire import (
     ResponseUsage,
     decode_error,
     decode_event,
+    decode_incomplete_details,
     decode_response,
+    decode_tool_usage,
     decode_type,
+    decode_usage,
 )
 from proxy.failures import failed_here, failed_status
 from proxy.provider import Reader
 from proxy.sse import ServerSentEvent
 
+T = TypeVar("T")
+
 _POLICY_CODES = frozenset({"bio_policy", "misalignment_policy_violation", "image_content_policy_violation"})
+_POLICY = re.compile(r"violates usage guidelines|violat(?:e|ing) our usage policy")
+"""What xAI, with a status that speaks of permissions, and OpenAI say of a prompt that they do not let through."""
 _INPUT_CODES = ("invalid_", "image_", "empty_image", "unsupported_", "failed_to_download", "data_residency")
 """What is wrong with a request has these codes: `openai/types/responses/response_error.py` of OpenAI's SDK lists
 them.
@@ -115,12 +125,13 @@ class ResponsesAnswer:
             return
         if response.output_text and not self._items.has_text:
             events.append(TextDelta(response.output_text))
-        if response.usage is not None:
-            events.append(_read_usage(response.usage, self._count_searches(response)))
+        usage = _known(response.usage, decode_usage)
+        if usage is not None:
+            events.append(_read_usage(usage, self._count_searches(response, usage)))
         if status in {"failed", "cancelled"}:
             events.append(_read_failure(self._provider, response, status))
         elif status not in _UNDER_WAY:
-            details = response.incomplete_details
+            details = _known(response.incomplete_details, decode_incomplete_details)
             self._finish(_reason(status, details.reason if details else None), events)
 
     def _finish(self, reason: FinishReason, events: list[ChatEvent]) -> None:
@@ -128,14 +139,14 @@ class ResponsesAnswer:
         calls = reason == "stop" and self._items.waits_for_client
         events.append(Finished("tool_calls" if calls else reason))
 
-    def _count_searches(self, response: Response) -> int:
+    def _count_searches(self, response: Response, usage: ResponseUsage) -> int:
         """What the provider says that it bills, else every search that was seen; a page that was opened is none."""
-        counted = response.usage.server_side_tool_usage_details if response.usage else None
+        counted = usage.server_side_tool_usage_details
         if counted is not None:
             return _natural(counted.web_search_calls) + _natural(counted.x_search_calls)
-        told = response.tool_usage.web_search if response.tool_usage else None
-        if told is not None and told.num_requests is not None:
-            return _natural(told.num_requests)
+        told = _known(response.tool_usage, decode_tool_usage)
+        if told is not None and told.web_search is not None and told.web_search.num_requests is not None:
+            return _natural(told.web_search.num_requests)
         return self._items.searches
 
 
@@ -213,6 +224,14 @@ def read_refusal(provider: str, status: int, headers: Mapping[str, str], body: b
     return _read_error(provider, status, body, headers)
 
 
+def _known(raw: msgspec.Raw, decode: Callable[[msgspec.Raw], T | None]) -> T | None:
+    """None for what is not there, or has another shape than we know."""
+    try:
+        return decode(raw) if raw else None
+    except NOT_JSON:
+        return None
+
+
 def _reason(status: str, incomplete: str | None) -> FinishReason:
     """https://developers.openai.com/api/docs/api-reference/responses/object: other reasons are bounds, too."""
     if status != "incomplete":
@@ -268,9 +287,8 @@ def _failed(provider: str, status: int, told: ErrorBody, headers: Mapping[str, s
     message = error.message or (
         f"the provider answered with status {status}" if status else "the provider reported an error"
     )
-    failed = failed_status(provider, status, message, error.type or "", code, headers)
-    is_policy = code in _POLICY_CODES or (code == "invalid_prompt" and "usage policy" in message)
-    return replace(failed, code="content_filter") if is_policy else failed
+    kind = "content_filter" if code in _POLICY_CODES or _POLICY.search(message) else code
+    return failed_status(provider, status, message, error.type or code, kind, headers)
 
 
 def _status_told(error: Error, told: ErrorBody) -> int:

@@ -72,6 +72,9 @@ class Variant:
     """Whether a flag asks for logprobs, or an entry of `include`."""
     blocked_domains_filter: str | None
     takes_search_hints: bool
+    min_output_tokens: int = 1
+    """Less is refused. Programs that ask for a token or two want to know whether a model answers at all."""
+    max_call_id: int | None = None
 
 
 OPENAI = Variant(
@@ -82,6 +85,8 @@ OPENAI = Variant(
     asks_for_logprobs=False,
     blocked_domains_filter=None,
     takes_search_hints=True,
+    min_output_tokens=16,
+    max_call_id=64,
 )
 XAI = Variant(
     takes=_TAKEN,
@@ -139,14 +144,13 @@ def build_body(request: ChatRequest, target: Target, item_format: str, *, in_bac
     """What is None is left out, so that the provider's own default holds."""
     variant, sampling = _VARIANTS[item_format], request.sampling
     marks_cache = target.capabilities.get("cache_breakpoints") is True and _has_marks(request)
-    rules = InputRules(item_format, variant.needs_sealed_reasoning, marks_cache)
-    instructions, items = build_input(request.messages, rules)
+    instructions, items = build_input(request.messages, _input_rules(request, item_format, marks_cache=marks_cache))
     search = request.web_search or (DEEP_RESEARCH_SEARCH if is_deep_research(target) else None)
     body: dict[str, Any] = {
         "model": target.provider_model,
         "instructions": instructions,
         "input": items,
-        "max_output_tokens": request.max_output_tokens,
+        "max_output_tokens": request.max_output_tokens and max(request.max_output_tokens, variant.min_output_tokens),
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "logprobs": True if variant.asks_for_logprobs and _wants_logprobs(sampling) else None,
@@ -167,6 +171,13 @@ def build_body(request: ChatRequest, target: Target, item_format: str, *, in_bac
         "stream": not in_background,
     }
     return _present(body)
+
+
+def _input_rules(request: ChatRequest, item_format: str, *, marks_cache: bool) -> InputRules:
+    """OpenAI wants to read the word JSON where any JSON object is asked for, and does not look at the instructions."""
+    variant, wanted = _VARIANTS[item_format], request.response_format
+    is_any_json = wanted is not None and wanted.type == "json_object"
+    return InputRules(item_format, variant.needs_sealed_reasoning, marks_cache, not is_any_json, variant.max_call_id)
 
 
 def _has_marks(request: ChatRequest) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.chat import Document, Image, Message, Part, ProviderItem, Reasoning, Refusal, Text, ToolCall
+from proxy.dialects.call_ids import fit_call_id
 from proxy.errors import RequestNotSupported
 
 Item = dict[str, Any]
@@ -21,6 +22,9 @@ class InputRules:
     format: str
     needs_sealed_reasoning: bool = True
     takes_cache_marks: bool = False
+    keeps_instructions: bool = True
+    """Whether leading system messages are the instructions."""
+    max_call_id: int | None = None
 
 
 def build_input(messages: tuple[Message, ...], rules: InputRules) -> tuple[str | None, list[Item]]:
@@ -31,12 +35,12 @@ def build_input(messages: tuple[Message, ...], rules: InputRules) -> tuple[str |
     """
     instructions, rest = _split_instructions(messages, rules)
     items = [item for message in rest for item in _build_items(message, rules)]
-    return instructions, items
+    return instructions, _without_loose_thoughts(items) if rules.needs_sealed_reasoning else items
 
 
 def _split_instructions(messages: tuple[Message, ...], rules: InputRules) -> tuple[str | None, tuple[Message, ...]]:
     leading = 0
-    while leading < len(messages) and _is_instruction(messages[leading], rules):
+    while rules.keeps_instructions and leading < len(messages) and _is_instruction(messages[leading], rules):
         leading += 1
     if leading in {0, len(messages)}:
         return None, messages
@@ -55,7 +59,7 @@ def _build_items(message: Message, rules: InputRules) -> Iterator[Item]:
     if message.role == "tool":
         yield from _build_tool_output(message, rules)
         return
-    for kind, parts in _runs(message.parts):
+    for kind, parts in _runs(_said(message)):
         if kind is Reasoning:
             yield from _build_reasoning(parts, rules)
         elif kind is ProviderItem:
@@ -65,7 +69,28 @@ def _build_items(message: Message, rules: InputRules) -> Iterator[Item]:
         else:
             content = [_build_input_content(part, rules) for part in parts]
             yield {"type": "message", "role": message.role, "content": content}
-    yield from (_build_call(call) for call in message.tool_calls)
+    yield from (_build_call(call, rules) for call in message.tool_calls)
+
+
+def _said(message: Message) -> tuple[Part, ...]:
+    """Programs write an empty text where an assistant said nothing, as in a turn of calls."""
+    if message.role != "assistant":
+        return message.parts
+    return tuple(part for part in message.parts if part != Text(""))
+
+
+def _without_loose_thoughts(items: list[Item]) -> list[Item]:
+    """OpenAI refuses reasoning that nothing of the same turn follows, as in an answer that was broken off in it."""
+    kept: list[Item] = []
+    for item in reversed(items):
+        if item["type"] != "reasoning" or (kept and _is_of_model(kept[-1])):
+            kept.append(item)
+    return kept[::-1]
+
+
+def _is_of_model(item: Item) -> bool:
+    type_ = str(item.get("type"))
+    return item.get("role") == "assistant" if type_ == "message" else not type_.endswith("_output")
 
 
 def _build_reasoning(parts: Iterable[Part], rules: InputRules) -> Iterator[Item]:
@@ -114,13 +139,14 @@ def _own_items(parts: Iterable[Part], rules: InputRules) -> Iterator[Item]:
 def _build_tool_output(message: Message, rules: InputRules) -> Iterator[Item]:
     """Some tools answer with an item of their own (`computer_call_output`), others with text or media."""
     yield from _own_items(message.parts, rules)
-    parts = [part for part in message.parts if not isinstance(part, ProviderItem)]
-    if message.tool_call_id is None and not parts:
+    if message.tool_call_id is None:
         return
+    parts = [part for part in message.parts if not isinstance(part, ProviderItem)]
     output: str | list[Item] = "".join(part.text for part in parts if isinstance(part, Text))
     if not all(isinstance(part, Text) for part in parts):
         output = [_build_input_content(part, rules) for part in parts]
-    yield {"type": "function_call_output", "call_id": message.tool_call_id or "", "output": output}
+    call_id = fit_call_id(message.tool_call_id, rules.max_call_id)
+    yield {"type": "function_call_output", "call_id": call_id, "output": output}
 
 
 def _build_input_content(part: Part, rules: InputRules) -> Item:
@@ -152,8 +178,9 @@ def _build_output_content(part: Part) -> Item:
     raise RequestNotSupported(f"messages: this model's provider takes no part of kind {kind} from an assistant")
 
 
-def _build_call(call: ToolCall) -> Item:
-    return {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments}
+def _build_call(call: ToolCall, rules: InputRules) -> Item:
+    call_id = fit_call_id(call.id, rules.max_call_id)
+    return {"type": "function_call", "call_id": call_id, "name": call.name, "arguments": call.arguments or "{}"}
 
 
 def _data_url(media_type: str, data: str) -> str:

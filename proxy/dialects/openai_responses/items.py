@@ -40,6 +40,8 @@ from proxy.dialects.openai_responses.wire import (
 MAX_PARTS = 20_000
 """Of all items together: what a model says in an hour has some hundreds."""
 
+_LAST = 0
+"""The place of what names none."""
 _IMAGE_TYPES: Mapping[str, str] = MappingProxyType({"svg": "image/svg+xml"})
 
 
@@ -92,7 +94,7 @@ class OutputItems:
         item = _read_item(event.item)
         if item is None:
             return
-        place = self._find_place(_key(event), item)
+        place = self._find_place(event, item)
         place.id = item.id
         if item.type == "function_call":
             self._open_call(place, item, events)
@@ -150,7 +152,7 @@ class OutputItems:
     def end_item(self, event: Event, events: list[ChatEvent]) -> None:
         item = _read_item(event.item)
         if item is not None:
-            self._end_item(self._find_place(_key(event), item), item, event.item, events)
+            self._end_item(self._find_place(event, item), item, event.item, events)
 
     def end_all(self, output: list[msgspec.Raw], events: list[ChatEvent]) -> None:
         """The whole answer."""
@@ -162,7 +164,7 @@ class OutputItems:
         """Which of them were told before. Not every server keeps the places and ids that it told: what stands at its
         place is the same, and of the rest the first of a kind is the first of that kind.
         """
-        same = [self._place_at(position, item.type) for position, item in enumerate(items)]
+        same = [self._place_at(position, item) for position, item in enumerate(items)]
         taken, left = set(same), defaultdict[str, deque[_Place]](deque)
         for place in self._all:
             if place not in taken:
@@ -171,28 +173,35 @@ class OutputItems:
             found = same[position]
             if found is None and left[item.type]:
                 found = left[item.type].popleft()
-            yield self._new_place(f"end {position}", item.type, item.id) if found is None else found
+            yield self._new_place((f"end {position}",), item.type, item.id) if found is None else found
 
-    def _place_at(self, position: int, type_: str) -> _Place | None:
-        place = self._places.get(position)
-        return place if place is not None and place.type in {"", type_} else None
+    def _place_at(self, position: int, item: Item) -> _Place | None:
+        """Where nothing is counted a place has its item's id for a key."""
+        places = (self._places.get(key) for key in (item.id, position) if key is not None)
+        return next((place for place in places if place is not None and place.type in {"", item.type}), None)
 
     def _place(self, event: Event) -> _Place:
         key = _key(event)
         place = self._places.get(key)
-        return self._new_place(key, "", event.item_id) if place is None else place
+        return self._new_place((key,), "", event.item_id) if place is None else place
 
-    def _find_place(self, key: int | str, item: Item) -> _Place:
-        """A place that is taken by another item is given anew: some servers count nothing and say 0 always."""
-        place = self._places.get(key)
-        if place is None or place.type not in {"", item.type} or (place.is_over and place.id != item.id):
-            place = self._new_place(key, item.type, item.id)
+    def _find_place(self, event: Event, item: Item) -> _Place:
+        """A place that is taken by another item is given anew: some servers count nothing and say 0 always. Where none
+        is counted an item is found by its id, or is the last one.
+        """
+        counts = event.output_index is not None
+        keys = (_key(event),) if counts or not item.id else (item.id, _LAST)
+        place = next((self._places[key] for key in keys if key in self._places), None)
+        is_taken = place is not None and place.id != item.id and (place.is_over or not (counts or place.id is None))
+        if place is None or place.type not in {"", item.type} or is_taken:
+            place = self._new_place(keys, item.type, item.id)
         place.type = item.type
         return place
 
-    def _new_place(self, key: int | str, type_: str, id_: str | None) -> _Place:
+    def _new_place(self, keys: tuple[int | str, ...], type_: str, id_: str | None) -> _Place:
         self._count_part()
-        place = self._places[key] = _Place(type_, id_)
+        place = _Place(type_, id_)
+        self._places.update(dict.fromkeys(keys, place))
         self._all.append(place)
         return place
 
@@ -326,7 +335,7 @@ def _moved(position: int | None, begin: int) -> int | None:
 
 def _key(event: Event) -> int | str:
     """Some servers do not count their items."""
-    return (event.item_id or 0) if event.output_index is None else event.output_index
+    return (event.item_id or _LAST) if event.output_index is None else event.output_index
 
 
 def _read_item(raw: msgspec.Raw) -> Item | None:

@@ -142,14 +142,17 @@ class IncompleteDetails(msgspec.Struct):
 
 
 class Response(msgspec.Struct):
-    """A whole answer, in an event or as a body. A number as its status is an error's."""
+    """A whole answer, in an event or as a body. A number as its status is an error's.
+
+    What stands beside the answer stays Raw: it is not worth losing one that it has another shape than we know.
+    """
 
     status: str | int | None = None
     output: list[msgspec.Raw] | None = None
     output_text: str | None = None
-    usage: ResponseUsage | None = None
-    tool_usage: ToolUsage | None = None
-    incomplete_details: IncompleteDetails | None = None
+    usage: msgspec.Raw = NOTHING
+    tool_usage: msgspec.Raw = NOTHING
+    incomplete_details: msgspec.Raw = NOTHING
     error: Error | str | None = None
 
 
@@ -162,5 +165,8 @@ decode_odd_item = msgspec.json.Decoder(OddItem).decode
 decode_annotation = msgspec.json.Decoder(Annotation, strict=False).decode
 decode_error = msgspec.json.Decoder(ErrorBody, strict=False).decode
 decode_response = msgspec.json.Decoder(Response, strict=False).decode
+decode_usage = msgspec.json.Decoder(ResponseUsage | None, strict=False).decode
+decode_tool_usage = msgspec.json.Decoder(ToolUsage | None, strict=False).decode
+decode_incomplete_details = msgspec.json.Decoder(IncompleteDetails | None, strict=False).decode
 decode_text = msgspec.json.Decoder(str | None).decode
 decode_any = msgspec.json.Decoder(dict[str, Any]).decode

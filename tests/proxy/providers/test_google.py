@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.chat import ChatRequest, Message, Text
+from proxy.chat import ChatRequest, Finished, Message, Text, ToolCallDelta
 from proxy.errors import RequestNotSupported
 from proxy.provider import Target, load_providers
 from proxy.providers.google import PROVIDER
@@ -37,5 +37,17 @@ def test_gifs_are_not_taken() -> None:
 
 
 def test_what_it_cannot_do_is_refused_in_its_name() -> None:
-    with pytest.raises(RequestNotSupported, match="parallel_tool_calls: Google does not"):
-        PROVIDER.build_call(replace(REQUEST, parallel_tool_calls=False), TARGET)
+    with pytest.raises(RequestNotSupported, match="metadata: Google does not"):
+        PROVIDER.build_call(replace(REQUEST, metadata={"a": "b"}), TARGET)
+
+
+@pytest.mark.parametrize(("parallel", "names"), [(None, ["f", "g"]), (True, ["f", "g"]), (False, ["f"])])
+def test_calls_come_one_at_a_time_where_that_is_asked_for(parallel: bool | None, names: list[str]) -> None:
+    """Google cannot be told: the first one is kept, and the model makes the other again."""
+    parts: list[object] = [{"functionCall": {"name": name, "args": {}}} for name in ("f", "g")]
+    body = json.dumps({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}).encode()
+    call = PROVIDER.build_call(replace(REQUEST, parallel_tool_calls=parallel), TARGET)
+    reader = call.open_reader("application/json")
+    events = [*reader.feed(body), *reader.finish()]
+    assert [event.name for event in events if isinstance(event, ToolCallDelta)] == names
+    assert events[-1] == Finished("tool_calls")

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from proxy.chat import ChatRequest, Message, ProviderItem, ProviderTool, Reasoning, Sampling, Text, WebSearch
+from proxy.chat import ChatRequest, Image, Message, ProviderItem, ProviderTool, Reasoning, Sampling, Text, WebSearch
+from proxy.errors import RequestNotSupported
 from proxy.provider import Target
 from proxy.providers.openai import PROVIDER, is_reasoning
 
-REQUEST = ChatRequest("x", (Message("user", (Text("Hi"),)),), 5, Sampling(temperature=0.5, top_p=0.9))
+REQUEST = ChatRequest("x", (Message("user", (Text("Hi"),)),), 50, Sampling(temperature=0.5, top_p=0.9))
 PLAIN = replace(REQUEST, sampling=Sampling())
+PICTURE = Image("image/png", "QQ==")
 CUSTOM = ProviderTool("custom", {"type": "custom", "name": "patch"})
 
 
@@ -49,6 +51,33 @@ def test_reasoning_models_are_sent_no_temperature(model: str, takes_temperature:
     assert ("include" in body) == (api == "responses" and not takes_temperature)
 
 
+@pytest.mark.parametrize("api", ["", "responses"])
+def test_a_model_that_is_asked_not_to_think_is_sent_what_others_are(api: str) -> None:
+    asked = replace(REQUEST, sampling=replace(REQUEST.sampling, reasoning_effort="none"))
+    _, body = sent(asked, target("gpt-5.2", api=api))
+    assert (body["temperature"], body["top_p"]) == (0.5, 0.9)
+
+
+def test_what_another_model_thought_is_not_sent_to_one_that_does_not() -> None:
+    thought = with_turn(Reasoning("", "openai-responses-v1", "rs_1", encrypted="seal"))
+    assert sent(thought, target("gpt-4.1"))[0] == "chat/completions"
+    _, body = sent(thought, target("gpt-4.1", api="responses"))
+    assert [item["type"] for item in body["input"]] == ["message", "message"]
+
+
+def test_a_model_that_does_not_think_need_not_be_told_to_leave_it() -> None:
+    asked = replace(PLAIN, sampling=Sampling(reasoning_tokens=0))
+    assert sent(asked, target("gpt-4o")) == sent(PLAIN, target("gpt-4o"))
+    with pytest.raises(RequestNotSupported):
+        sent(asked, target("o3"))
+
+
+def test_calls_in_parallel_are_asked_of_a_model_that_reasons_by_saying_nothing() -> None:
+    parallel = replace(PLAIN, parallel_tool_calls=True)
+    assert "parallel_tool_calls" not in sent(parallel, target("o3-mini"))[1]
+    assert sent(parallel, target("gpt-4o"))[1]["parallel_tool_calls"] is True
+
+
 def test_the_catalogue_knows_better_than_a_name_whether_a_model_reasons() -> None:
     assert is_reasoning(target("custom", reasoning=True))
     assert not is_reasoning(target("o3", reasoning=False))
@@ -68,7 +97,7 @@ def test_the_catalogue_knows_better_than_a_name_whether_a_model_reasons() -> Non
 def test_chat_completions_are_the_rule(request_: ChatRequest, to: Target) -> None:
     path, body = sent(request_, to)
     assert path == "chat/completions"
-    assert body["max_completion_tokens"] == 5
+    assert body["max_completion_tokens"] == 50
 
 
 @pytest.mark.parametrize(
@@ -82,12 +111,13 @@ def test_chat_completions_are_the_rule(request_: ChatRequest, to: Target) -> Non
         (replace(PLAIN, provider_tools=(CUSTOM,)), target("gpt-5")),
         (with_turn(Reasoning("", "openai-responses-v1", "rs_1", encrypted="seal")), target("o3")),
         (with_turn(ProviderItem("openai-responses-v1", {"type": "compaction"})), target("gpt-4o")),
+        (replace(PLAIN, messages=(*PLAIN.messages, Message("tool", (PICTURE,), tool_call_id="c"))), target("gpt-4o")),
     ],
 )
 def test_what_only_responses_can_do_goes_there(request_: ChatRequest, to: Target) -> None:
     path, body = sent(request_, to)
     assert path == "responses"
-    assert body["max_output_tokens"] == 5
+    assert body["max_output_tokens"] == 50
 
 
 def test_only_what_takes_many_minutes_is_made_in_the_background() -> None:

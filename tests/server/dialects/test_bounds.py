@@ -13,6 +13,7 @@ from server.dialects.bounds import (
     MAX_NAME,
     MAX_VALUES,
     check_count,
+    check_marks,
     check_name,
     check_passed_on,
     check_range,
@@ -44,6 +45,13 @@ def test_what_passes_can_be_written_again() -> None:
 def test_the_number_of_values_has_a_bound(value: object) -> None:
     with pytest.raises(RequestInvalid, match="x: more than"):
         check_passed_on(value, "x")
+
+
+@pytest.mark.parametrize("filler", [b"{},", b"[],", b"0,", b'{"a":[', b",,"])
+def test_a_body_of_too_many_values_is_refused_before_they_are_made(filler: bytes) -> None:
+    check_marks(filler * 10, most=30)
+    with pytest.raises(RequestInvalid, match="the body: more than 30 "):
+        check_marks(filler * 31, most=30)
 
 
 scalars = st.none() | st.integers() | st.text()

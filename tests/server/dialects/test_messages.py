@@ -63,6 +63,13 @@ def test_roles_are_those_of_the_field(name: str, role: str) -> None:
     assert read({"role": name, "content": "x"})[0].role == role
 
 
+def test_a_call_in_the_shape_before_tools_is_refused_and_its_absence_is_not() -> None:
+    call = {"name": "f", "arguments": "{}"}
+    message = refuse({"role": "user", "content": "x"}, {"role": "assistant", "content": None, "function_call": call})
+    assert message.startswith("messages[1].function_call")
+    assert read({"role": "assistant", "content": "x", "function_call": None})[0].parts == (Text("x"),)
+
+
 @pytest.mark.parametrize("role", ["", "User", "function", "x" * 1000])
 def test_another_role_is_refused(role: str) -> None:
     message = refuse({"role": "user", "content": "x"}, {"role": role, "content": "x"})

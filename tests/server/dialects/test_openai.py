@@ -202,7 +202,8 @@ def test_log_probabilities_are_joined() -> None:
         (402, "insufficient_quota"),
         (403, "permission_error"),
         (404, "not_found_error"),
-        (409, "api_error"),
+        (409, "invalid_request_error"),
+        (413, "invalid_request_error"),
         (429, "rate_limit_error"),
         (500, "api_error"),
         (503, "api_error"),
@@ -212,3 +213,14 @@ def test_an_error_is_openais_with_our_type_as_its_code(status: int, type_: str) 
     assert json.loads(encode_problem(Problem(status, "our_type", "Label: why"))) == {
         "error": {"message": "Label: why", "type": type_, "param": None, "code": "our_type"}
     }
+
+
+def test_the_code_is_the_word_that_programs_look_for_where_there_is_one() -> None:
+    """As OpenAI writes it: LiteLLM, LangChain and others tell too long a prompt by it."""
+    problem = Problem(400, "bad_request", "Bad request: why", reason="context_length_exceeded")
+    assert json.loads(encode_problem(problem))["error"]["code"] == "context_length_exceeded"
+
+
+def test_too_long_a_prompt_is_said_in_the_same_words_in_a_stream() -> None:
+    found = read([Failed("context_length_exceeded", "No room", "openai", 400)])
+    assert found[-1]["error"]["message"] == "No room (context window exceeded)"

@@ -20,7 +20,7 @@ from proxy.chat import (
     WebSearch,
 )
 from server.dialects import openai, shipped
-from server.dialects.bounds import MAX_DEPTH
+from server.dialects.bounds import MAX_DEPTH, MAX_MARKS
 from server.dialects.options import check_text
 from server.errors import RequestInvalid
 from tests.server.dialects.bodies import (
@@ -126,6 +126,13 @@ def test_every_option_arrives(decode: Decode) -> None:
         {"prompt_cache_key": ""},
         {"tools": []},
         {"stop": []},
+        {"stop": ""},
+        {"stop": [""]},
+        {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True},
+        {"tool_choice": "none", "parallel_tool_calls": False},
+        {"service_tier": "auto"},
+        {"service_tier": ""},
+        {"functions": [], "function_call": None, "plugins": []},
         {"reasoning": {}},
         {"user": "somebody@example.com"},
     ],
@@ -160,6 +167,26 @@ def test_a_format_is_read(decode: Decode, wanted: dict[str, Any], expected: Resp
 @both
 def test_a_single_stop_is_one_stop(decode: Decode) -> None:
     assert decode_request(decode, stop="END").sampling.stop == ("END",)
+
+
+@both
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"tools": [{"type": "function", "function": FUNCTION}]},
+        {"tools": [{"type": "code_interpreter"}]},
+        {"web_search_options": {}},
+    ],
+    ids=str,
+)
+def test_where_there_are_tools_it_is_said_how_to_call_them(decode: Decode, members: dict[str, Any]) -> None:
+    request = decode_request(decode, tool_choice="none", parallel_tool_calls=False, **members)
+    assert (request.tool_choice, request.parallel_tool_calls) == (ToolChoice("none"), False)
+
+
+@both
+def test_to_call_a_tool_where_there_is_none_is_not_passed_over(decode: Decode) -> None:
+    assert decode_request(decode, tool_choice="required").tool_choice == ToolChoice("required")
 
 
 @both
@@ -198,6 +225,11 @@ def test_the_newer_name_of_the_limit_wins(decode: Decode) -> None:
         ("tool_choice", {"type": "x"}),
         ("response_format", {"type": "json_schema"}),
         ("response_format", {"type": "grammar"}),
+        ("functions", [{"name": "look"}]),
+        ("function_call", "auto"),
+        ("plugins", [{"id": "web"}]),
+        ("search_parameters", {"mode": "on"}),
+        ("service_tier", "flex"),
         ("tools", [{"type": "function"}]),
         ("stream", "yes"),
         ("stop", [1]),
@@ -226,6 +258,13 @@ def test_a_member_that_is_missing_is_named(decode: Decode, missing: str) -> None
 @pytest.mark.parametrize("body", HOSTILE, ids=lambda body: repr(body[:40]))
 def test_a_hostile_body_is_read_or_refused(decode: Decode, body: bytes) -> None:
     read_or_refuse(decode, body)
+
+
+@both
+def test_a_body_of_very_many_values_is_refused_before_it_is_read(decode: Decode) -> None:
+    parts = b"{}," * (MAX_MARKS // 2) + b"{}"
+    body = b'{"model":"a","messages":[{"role":"user","content":[' + parts + b"]}]}"
+    assert refuse(decode, body).startswith("the body: more than")
 
 
 @both

@@ -1,6 +1,7 @@
 """The dialect of the shipped clients: only the events that they know, each with every member that they require."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -197,12 +198,14 @@ def test_the_completion_has_every_member_and_the_exact_charge() -> None:
 
 
 def test_usage_updates_are_spaced_and_priced() -> None:
+    """Whatever comes, once a second: the desktop's progress goes by them."""
     clock = Clock()
-    encoder = ShippedEncoder(build_answer(), clock)
-    assert encoder.encode([USAGE]) == b""
+    encoder = ShippedEncoder(replace(build_answer(), usage_so_far=lambda: USAGE), clock)
+    assert b"usage_update" not in encoder.encode([TextDelta("x")]) + encoder.encode([USAGE])
     clock.now += USAGE_UPDATE_SECONDS
-    update = encoder.encode([USAGE])
-    assert update.startswith(b"event: usage_update\n")
+    chunk, event, update = encoder.encode([TextDelta("y")]).partition(b"event: usage_update\n")
+    assert b'"content":"y"' in chunk
+    assert event
     assert json.loads(update.partition(b"data: ")[2]) == {
         "requestId": str(REQUEST_ID),
         "tokensInput": 100,
@@ -213,12 +216,15 @@ def test_usage_updates_are_spaced_and_priced() -> None:
         "tokensTotal": 125,
         "isFinal": False,
     }
-    assert encoder.encode([USAGE]) == b""
+    assert b"usage_update" not in encoder.encode([TextDelta("z")])
+    clock.now += USAGE_UPDATE_SECONDS
+    last = encoder.encode([Failed("network_error", "gone", "openai")])
+    assert b"usage_update" not in last, "nothing comes after the end"
 
 
 def test_usage_that_cannot_be_does_not_break_the_stream() -> None:
     clock = Clock()
-    encoder = ShippedEncoder(build_answer(), clock)
+    encoder = ShippedEncoder(replace(build_answer(), usage_so_far=lambda: Usage(2**40)), clock)
     clock.now += USAGE_UPDATE_SECONDS
     assert encoder.encode([TextDelta("x"), Usage(2**40), TextDelta("y")]).count(b"data: ") == 2
 
@@ -241,6 +247,28 @@ def test_a_failure_is_an_event_that_the_clients_decode() -> None:
             },
         },
     )
+
+
+def test_an_answer_that_a_filter_left_nothing_of_is_told_as_an_error_with_what_it_cost() -> None:
+    found = read([ReasoningDelta("Hm"), TextDelta(""), Finished("content_filter"), COMPLETED])
+    names = [name for name, _ in found]
+    assert names[-2:] == ["usage_update", "error_details"]
+    assert "stream_completed" not in names
+    assert found[-2][1]["isFinal"] is True
+    error = found[-1][1]["error"]
+    assert (error["code"], error["fallbackAttempted"]) == ("content_filter", False)
+    assert found[-1][1]["requestId"] == str(REQUEST_ID)
+
+
+@pytest.mark.parametrize("said", [TextDelta("x"), RefusalDelta("No"), *TOOL_CALL[:1]], ids=["text", "refusal", "call"])
+def test_an_answer_that_a_filter_cut_short_is_completed(said: ChatEvent) -> None:
+    found = read([said, Finished("content_filter"), COMPLETED], batch=1)
+    assert [name for name, _ in found][-2:] == ["usage_update", "stream_completed"]
+    assert found[-3][1]["choices"][0]["finish_reason"] == "content_filter"
+
+
+def test_an_empty_answer_that_nothing_filtered_is_completed() -> None:
+    assert read([Finished("stop"), COMPLETED])[-1][0] == "stream_completed"
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
@@ -282,6 +310,11 @@ def test_the_cost_is_a_number_with_its_six_places() -> None:
 @pytest.mark.parametrize("events", [[], TOOL_CALL, [ReasoningDelta("Hm")]], ids=["empty", "tool call", "reasoning"])
 def test_content_is_never_null(events: list[ChatEvent]) -> None:
     assert whole(events)["choices"][0]["message"]["content"] == ""
+
+
+def test_a_filtered_answer_is_whole_and_says_so() -> None:
+    (choice,) = whole([Finished("content_filter"), COMPLETED])["choices"]
+    assert choice == {"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "content_filter"}
 
 
 def test_a_refusal_is_content() -> None:

@@ -11,13 +11,16 @@ from proxy.chat import (
     ChatRequest,
     Message,
     ProviderTool,
+    Reasoning,
     ResponseFormat,
     Sampling,
     Text,
     Tool,
+    ToolCall,
     ToolChoice,
 )
 from proxy.dialects.anthropic.call import build_body, build_request
+from proxy.dialects.anthropic.turns import FORMAT
 from proxy.errors import RequestNotSupported
 from proxy.provider import Target
 
@@ -68,6 +71,10 @@ def test_there_is_always_a_limit_to_the_answer() -> None:
         (BOTH, {"temperature": 0.3, "top_p": 0.5, "top_k": 3}, {"temperature": 0.3, "top_p": 0.5, "top_k": 3}),
         (OLD, {"temperature": 0.0}, {"temperature": 0.0}),
         (OLD, {"temperature": 0.3, "top_p": 0.5}, {"top_p": 0.5}),
+        (OLD, {"temperature": 0.0, "top_p": 1}, {"temperature": 0.0}),
+        (OLD, {"top_p": 1}, {"top_p": 1}),
+        (BOTH, {"temperature": 0.3, "top_p": 1}, {"temperature": 0.3, "top_p": 1}),
+        (OLD, {"temperature": 2}, {"temperature": 1}),
         (OLD, {"temperature": 0.3, "reasoning_tokens": 2000, "top_p": 0.97}, {"top_p": 0.97}),
         (OLD, {"temperature": 0.3, "reasoning_tokens": 0}, {"temperature": 0.3}),
         (NEW, {"temperature": 0.3}, {}),
@@ -78,6 +85,31 @@ def test_there_is_always_a_limit_to_the_answer() -> None:
 def test_temperature_is_sent_where_it_is_taken(model: str, sampling: dict[str, Any], sent: dict[str, Any]) -> None:
     built = sampled(model, **sampling)
     assert {name: built[name] for name in ("temperature", "top_p", "top_k") if name in built} == sent
+
+
+def test_a_model_that_thinks_as_it_sees_fit_can_be_made_to_call() -> None:
+    required = {"tools": (Tool("f"),), "tool_choice": ToolChoice("required")}
+    built = body("claude-opus-4-6", sampling=Sampling(reasoning_effort="low"), **required)
+    assert (built["thinking"], built["tool_choice"]) == ({"type": "adaptive"}, {"type": "any"})
+
+
+def test_a_model_that_began_without_a_thought_goes_on_without() -> None:
+    asked = Sampling(temperature=0.5, reasoning_effort="medium")
+    called = Message("assistant", tool_calls=(ToolCall("a", "f", "{}"),))
+    thought = replace(called, parts=(Reasoning("Hm", FORMAT, signature="s"),))
+    result = Message("tool", (Text("x"),), tool_call_id="a")
+
+    def built(model: str, *messages: Message) -> tuple[bool, bool]:
+        members = build_body(ChatRequest("x", (HI, *messages), 5000, asked), target(model))
+        return "thinking" in members, "temperature" in members
+
+    assert built(OLD, called, result) == (False, True)
+    assert built(OLD, thought, result) == (True, False)
+    assert built(OLD, thought, result, called, result) == (True, False)
+    assert built(OLD, called, result, thought, result) == (False, True)
+    assert built(OLD, called, result, HI) == (False, True)
+    assert built(OLD, called, result, Message("assistant", (Text("Done."),)), HI) == (True, False)
+    assert built("claude-opus-4-6", called, result) == (True, False)
 
 
 def test_the_catalogue_may_say_that_a_model_takes_no_temperature() -> None:
@@ -126,8 +158,8 @@ def test_neutral_values_ask_for_nothing() -> None:
 
 
 def test_structured_output_and_effort_share_a_member() -> None:
-    schema = {"type": "object"}
-    wanted = ResponseFormat("json_schema", "n", schema, "d", strict=True)
+    schema = {"type": "object", "additionalProperties": False}
+    wanted = ResponseFormat("json_schema", "n", {"type": "object"}, "d", strict=True)
     built = body("claude-opus-4-6", response_format=wanted, sampling=Sampling(reasoning_effort="max"))
     assert built["output_config"] == {"effort": "max", "format": {"type": "json_schema", "schema": schema}}
     assert built["thinking"] == {"type": "adaptive"}

@@ -26,6 +26,12 @@ def test_functions_keep_their_schema_and_marks() -> None:
     ]
 
 
+def test_a_schema_says_that_arguments_are_an_object() -> None:
+    tools = (Tool("f", parameters={}), Tool("g", parameters={"properties": {"a": {}}}))
+    schemas = [tool["input_schema"] for tool in build_tools(request(tools=tools), TARGET)]
+    assert schemas == [{"type": "object"}, {"type": "object", "properties": {"a": {}}}]
+
+
 def test_a_search_is_bounded() -> None:
     search = WebSearch("medium", {"country": "DE"}, allowed_domains=("a.test",), max_searches=4)
     [tool] = build_tools(request(web_search=search), TARGET)
@@ -98,7 +104,7 @@ def test_a_function_may_have_members_that_only_anthropic_knows() -> None:
 )
 def test_other_tools_are_refused_with_the_reason(type_: str, reason: str) -> None:
     tools = (ProviderTool("bash_20250124", {"name": "bash"}), ProviderTool(type_, {"name": "x"}))
-    with pytest.raises(RequestNotSupported, match=rf"provider_tools\[1\]: {type_} is not taken: .*{reason}"):
+    with pytest.raises(RequestNotSupported, match=rf"tools: {type_} is not taken: .*{reason}"):
         build_tools(request(provider_tools=tools), TARGET)
 
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from proxy.chat import Audio, Document, Image, Message, Part, ProviderItem, Reasoning, Refusal, Text, ToolCall
-from proxy.dialects.anthropic.turns import FORMAT, build_system, build_turns
+from proxy.dialects.anthropic.turns import FORMAT, SILENT_ERROR, build_system, build_turns
 from proxy.errors import RequestNotSupported
 
 MARK = {"type": "ephemeral", "ttl": "1h"}
@@ -59,6 +59,11 @@ def test_results_of_parallel_calls_stand_together_before_what_the_user_says() ->
     ]
 
 
+def test_a_tool_that_failed_without_a_word_is_given_one() -> None:
+    silent = Message("tool", (Text(" "),), tool_call_id="a", is_error=True)
+    assert turns(silent)[0]["content"][0]["content"] == [text(SILENT_ERROR)]
+
+
 def test_the_mark_of_a_result_is_on_its_block() -> None:
     image = Image("image/png", "eA==", cache_control=MARK)
     [result] = turns(Message("tool", (Text("x", {"type": "ephemeral"}), image), tool_call_id="a"))[0]["content"]
@@ -66,11 +71,17 @@ def test_the_mark_of_a_result_is_on_its_block() -> None:
     assert [list(inner) for inner in result["content"]] == [["type", "text"], ["type", "source"]]
 
 
-NO_OBJECTS = ["{", "[1]", "null", '"x"', "\ud800", '{"x":"\ud800"}', "[" * 5000, '{"a":' * 5000]
+NO_OBJECTS = ["{", '{"zone": "CE', "[1]", "null", '"x"', "[" * 5000, '{"a":' * 5000]
 
 
 @pytest.mark.parametrize("arguments", NO_OBJECTS)
-def test_arguments_that_are_no_object_are_refused_by_their_place(arguments: str) -> None:
+def test_arguments_that_are_no_object_are_shown_as_they_were(arguments: str) -> None:
+    called = Message("assistant", (), tool_calls=(ToolCall("b", "g", arguments),))
+    assert turns(HI, called)[1]["content"][0]["input"] == {"INVALID_JSON": arguments}
+
+
+@pytest.mark.parametrize("arguments", ["\ud800", '{"x":"\ud800"}'])
+def test_arguments_that_are_no_text_are_refused_by_their_place(arguments: str) -> None:
     calls = (ToolCall("a", "f", "{}"), ToolCall("b", "g", arguments))
     with pytest.raises(RequestNotSupported, match=r"messages\[1\].tool_calls\[1\].arguments"):
         build_turns((HI, Message("assistant", (), tool_calls=calls)))
@@ -105,7 +116,7 @@ def test_thinking_between_searches_stays_where_it_was() -> None:
     items = (ProviderItem(FORMAT, search), ProviderItem(FORMAT, found), ProviderItem("openai-responses-v1", {"a": 1}))
     kinds = [block["type"] for block in blocks(first, *items, second, Text("x"), role="assistant")]
     assert kinds == ["thinking", "server_tool_use", "web_search_tool_result", "thinking", "text"]
-    assert [block["type"] for block in blocks(*items, second, role="assistant")] == kinds[1:4]
+    assert [block["type"] for block in blocks(*items, second, Text("x"), role="assistant")] == kinds[1:]
 
 
 @pytest.mark.parametrize(
@@ -177,6 +188,21 @@ def test_parts_in_the_wrong_place_are_refused(role: str, part: Part) -> None:
 def test_there_must_be_something_to_answer(messages: tuple[Message, ...]) -> None:
     with pytest.raises(RequestNotSupported, match="messages: "):
         build_turns(messages)
+
+
+def test_results_come_before_what_the_user_said_while_the_tools_ran() -> None:
+    results = [Message("tool", (Text(name),), tool_call_id=name) for name in ("a", "b")]
+    said = Message("user", (Text("Hurry."),))
+    calls = Message("assistant", tool_calls=(ToolCall("a", "f", ""), ToolCall("b", "f", "")))
+    for order in ((*results, said), (results[0], said, results[1]), (said, *results)):
+        assert [block["type"] for block in turns(HI, calls, *order)[2]["content"]] == ["tool_result"] * 2 + ["text"]
+
+
+def test_an_answer_that_was_cut_off_while_it_was_thought_of_is_left_out() -> None:
+    thoughts = (Reasoning("Hm", FORMAT, signature="s"), Reasoning(format=FORMAT, encrypted="e"))
+    assert turns(HI, Message("assistant", (*thoughts, Text(""))), HI) == [
+        {"role": "user", "content": [text("Hi"), text("Hi")]}
+    ]
 
 
 def test_neighbours_of_one_role_become_one_turn() -> None:

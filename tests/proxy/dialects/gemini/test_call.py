@@ -53,12 +53,12 @@ def test_what_was_not_asked_is_not_sent() -> None:
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"parallel_tool_calls": False}, "parallel_tool_calls"),
         ({"metadata": {"team": "a"}}, "metadata"),
         ({"prompt_cache_key": "a"}, "prompt_cache_key"),
         ({"sampling": Sampling(logit_bias={"5": 1.0})}, "logit_bias"),
         ({"sampling": Sampling(verbosity="low")}, "verbosity"),
         ({"web_search": WebSearch(allowed_domains=("example.org",))}, "web_search.allowed_domains"),
+        ({"web_search": WebSearch("high")}, "web_search.context_size"),
         ({"web_search": WebSearch(blocked_domains=("example.org",))}, "web_search.blocked_domains"),
         ({"web_search": WebSearch(user_location={"country": "CH"})}, "web_search.user_location"),
         ({"web_search": WebSearch(), "tools": (TOOL,)}, "tools"),
@@ -116,7 +116,7 @@ def test_functions_stand_beside_a_search_from_the_third_generation_on() -> None:
 
 
 def test_a_search_of_the_second_generation_needs_no_more() -> None:
-    body = body_of(replace(REQUEST, web_search=WebSearch(context_size="low")))
+    body = body_of(replace(REQUEST, web_search=WebSearch(context_size="medium")))
     assert body["tools"] == [{"googleSearch": {}}]
     assert "toolConfig" not in body
 

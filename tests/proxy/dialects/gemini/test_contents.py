@@ -56,6 +56,16 @@ def test_roles_have_googles_names_and_the_same_may_follow_itself() -> None:
     assert turns[2]["parts"] == [{"text": "Hello"}, {"text": "No."}]
 
 
+def test_what_the_assistant_said_before_it_called_stands_with_the_call() -> None:
+    turns = contents(HI, Message("assistant", (Text("Let me see."),)), CALLED)
+    assert [turn["role"] for turn in turns] == ["user", "model"]
+    assert [list(part) for part in turns[1]["parts"]] == [["text"], ["functionCall"]]
+
+
+def test_instructions_without_words_are_none() -> None:
+    assert build_instructions(ChatRequest("x", (Message("system", (Text(""),)), HI))) is None
+
+
 def test_an_assistant_may_have_spoken_first() -> None:
     turns = contents(Message("assistant", (Text("How can I help?"),)), HI)
     assert turns[0] == {"role": "user", "parts": [{"text": "Hello."}]}
@@ -95,6 +105,7 @@ def test_a_result_of_an_unknown_call_is_refused_unless_it_has_a_name() -> None:
         ("[1]", {"output": "[1]"}),
         ('{"a": ', {"output": '{"a": '}),
         ('{"a":' * 5000, {"output": '{"a":' * 5000}),
+        ('{"a": {"$ref": "#/$defs/a"}}', {"output": '{"a": {"$ref": "#/$defs/a"}}'}),
     ],
 )
 def test_a_result_is_an_object(text: str, response: object) -> None:

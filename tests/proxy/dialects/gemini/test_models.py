@@ -42,13 +42,40 @@ def test_a_name_says_its_generation(model: str, known: tuple[int, int]) -> None:
         ("gemini-3.8-flash-lite", "minimal", {"thinkingLevel": "minimal"} | THOUGHTS),
         ("gemini-flash-latest", "minimal", {"thinkingLevel": "low"} | THOUGHTS),
         ("gemini-3.1-pro-preview", "none", {"thinkingLevel": "low"} | THOUGHTS),
-        ("gemini-3-pro-preview", "medium", {"thinkingLevel": "medium"} | THOUGHTS),
+        ("gemini-3-pro-preview", "medium", {"thinkingLevel": "high"} | THOUGHTS),
+        ("gemini-3.1-pro-preview", "medium", {"thinkingLevel": "medium"} | THOUGHTS),
+        ("gemini-3-flash-preview", "medium", {"thinkingLevel": "medium"} | THOUGHTS),
         ("gemini-3-pro-preview", "max", {"thinkingLevel": "high"} | THOUGHTS),
         ("gemini-3-pro-preview", "odd", {"thinkingLevel": "odd"} | THOUGHTS),
     ],
 )
 def test_an_effort_is_a_budget_or_a_level(model: str, effort: str, config: dict[str, Any]) -> None:
     assert build_thinking(Sampling(reasoning_effort=effort), model, {}) == config
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "room", "config"),
+    [
+        ("gemini-2.5-flash", None, 20_000, {"thinkingBudget": 10_000} | THOUGHTS),
+        ("gemini-2.5-flash", None, 1024, {"thinkingBudget": 512} | THOUGHTS),
+        ("gemini-2.5-flash", None, 200, {"thinkingBudget": 0}),
+        ("gemini-2.5-flash-lite", None, 1000, {"thinkingBudget": 0}),
+        ("gemini-2.5-pro", None, 100, {"thinkingBudget": 128} | THOUGHTS),
+        ("gemini-2.5-flash", "high", 8192, {"thinkingBudget": 6553} | THOUGHTS),
+        ("gemini-2.5-flash", "low", 8192, {"thinkingBudget": 1024} | THOUGHTS),
+        ("gemini-2.5-pro", "odd", 8192, {"thinkingBudget": 4096} | THOUGHTS),
+        ("gemini-3-pro-preview", None, 8192, THOUGHTS),
+        ("gemini-3-pro-preview", None, 1024, {"thinkingLevel": "low"} | THOUGHTS),
+        ("gemini-3-pro-preview", "high", 1024, {"thinkingLevel": "high"} | THOUGHTS),
+    ],
+)
+def test_thoughts_leave_room_for_the_answer(
+    model: str, effort: str | None, room: int, config: dict[str, Any]
+) -> None:
+    asked = Sampling(reasoning_effort=effort)
+    assert build_thinking(asked, model, {"thinking": True}, room) == config
+    exact = Sampling(reasoning_tokens=9000)
+    assert build_thinking(exact, model, {}, room) == {"thinkingBudget": 9000} | THOUGHTS
 
 
 def test_a_number_of_tokens_is_sent_alone() -> None:

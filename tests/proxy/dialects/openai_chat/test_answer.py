@@ -132,6 +132,8 @@ def test_a_forced_call_ends_with_the_servers_own_word() -> None:
         ("function_call", "tool_calls"),
         ("content_filter", "content_filter"),
         ("SAFETY", "content_filter"),
+        ("content_filter: PROHIBITED_CONTENT", "content_filter"),
+        ("function_call_filter: MALFORMED_FUNCTION_CALL", "error"),
         ("error", "error"),
         ("insufficient_system_resource", "error"),
         ("something new", "stop"),

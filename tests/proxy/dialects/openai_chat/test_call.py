@@ -143,8 +143,25 @@ def test_what_is_dropped_is_neither_sent_nor_refused() -> None:
     assert sent["seed"] == 3
 
 
-def test_an_end_user_is_not_told_to_a_server_that_does_not_ask() -> None:
-    assert "user" not in body(asking(end_user="u"), replace(PLAIN, sends_end_user=False))
+def test_what_a_server_refuses_of_every_body_is_left_out() -> None:
+    left_out = frozenset({"user", "stream_options"})
+    sent = body(asking(end_user="u"), replace(PLAIN, leaves_out=left_out))
+    assert sent["stream"] is True
+    assert not sent.keys() & left_out
+
+
+def test_whole_numbers_of_a_bias_are_written_as_such() -> None:
+    sent = body(asking(sampling=Sampling(logit_bias={"5": -100.0, "6": 0.5})))
+    assert json.dumps(sent["logit_bias"]) == '{"5": -100, "6": 0.5}'
+
+
+@pytest.mark.parametrize(("format_", "is_streamed"), [("pcm16", True), ("wav", False), ("mp3", False)])
+def test_sound_is_streamed_where_its_format_can_be(format_: str, is_streamed: bool) -> None:
+    request = asking(modalities=("audio",), audio_output={"voice": "alloy", "format": format_})
+    built = build_call(request, TARGET, OPENAI).request
+    sent = json.loads(built.body)
+    assert (sent["stream"], "stream_options" in sent) == (is_streamed, is_streamed)
+    assert ("Accept", "text/event-stream" if is_streamed else "application/json") in built.headers
 
 
 def test_members_of_every_body_are_the_servers_and_not_a_requests() -> None:
@@ -156,7 +173,7 @@ TOOLS = (Tool("f"), Tool("g", "does g", {"type": "object"}, strict=False, cache_
 
 def test_a_tool_is_sent_with_what_is_known_of_it() -> None:
     g = {"name": "g", "description": "does g", "parameters": {"type": "object"}, "strict": False}
-    f = {"type": "function", "function": {"name": "f"}}
+    f = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
     assert body(asking(tools=TOOLS))["tools"] == [f, {"type": "function", "function": g}]
     hinted = {"type": "function", "function": g, "cache_control": {"type": "ephemeral"}}
     assert body(asking(tools=TOOLS), SERVER)["tools"] == [f, hinted]

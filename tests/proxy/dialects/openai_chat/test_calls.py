@@ -68,6 +68,27 @@ def test_a_call_without_an_id_gets_one(id_: str | None) -> None:
     assert calls == [ToolCall("made_0", "f", "{}"), ToolCall("made_1", "g", "{}")]
 
 
+def test_whole_calls_without_ids_and_with_the_same_index_are_two() -> None:
+    calls = [ToolCall("made_0", "f", '{"a":1}'), ToolCall("made_1", "f", '{"a":2}')]
+    pieces = [piece(call.arguments, "f", index=0, id="") for call in calls]
+    assert joined(*pieces) == calls
+    assert joined(*pieces, piece("", index=0)) == calls
+
+
+def test_a_repeated_name_is_no_other_call_as_long_as_its_arguments_go_on() -> None:
+    assert joined(piece('{"a":', "f", index=0), piece("{}", "f", index=0), piece("}", "f", index=0)) == [
+        ToolCall("made_0", "f", '{"a":{}}')
+    ]
+    assert joined(piece("{}", "f", index=0), piece("", "f", index=0)) == [ToolCall("made_0", "f", "{}")]
+
+
+def test_an_id_may_be_a_number() -> None:
+    assert joined(piece("{}", "f", index=0, id=0), piece("{}", "g", index=1, id=1)) == [
+        ToolCall("0", "f", "{}"),
+        ToolCall("1", "g", "{}"),
+    ]
+
+
 def test_no_two_calls_have_the_same_id() -> None:
     calls = joined(piece("{}", "f", id="a"), piece("{}", "g", id="a"), is_whole=True)
     assert [call.id for call in calls] == ["a", "made_0"]

@@ -68,6 +68,19 @@ def test_a_prompt_that_was_not_let_through_is_told_as_that(metadata: dict[str, A
     assert failed.provider_error_type == "403"
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (403, {"code": "The caller does not have permission", "error": "Content violates usage guidelines. Failed: X"}),
+        (400, {"error": {"code": "invalid_prompt", "message": "Flagged as potentially violating our usage policy."}}),
+    ],
+)
+def test_a_prompt_that_breaks_a_providers_rules_is_no_trouble_with_our_key(status: int, body: dict[str, Any]) -> None:
+    failed = refusal(status, body)
+    assert (failed.code, failed.status) == ("content_filter", status)
+    assert failed.message == (body["error"] if isinstance(body["error"], str) else body["error"]["message"])
+
+
 def test_what_is_about_our_account_is_not_shown() -> None:
     assert "returned" not in moderated(raw="Team 1234 has no access").message
     assert "1234" not in repr(moderated(raw="Team 1234 has no access"))

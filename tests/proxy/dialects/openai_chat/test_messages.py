@@ -156,3 +156,24 @@ def test_what_a_server_made_goes_back_to_it_and_to_no_other() -> None:
 def test_a_spoken_turn_is_named_by_its_id() -> None:
     spoken = Message("assistant", (ProviderItem(OPENAI_CHAT_FORMAT, {"type": "audio", "id": "audio_1"}),))
     assert build(spoken) == [{"role": "assistant", "content": None, "audio": {"id": "audio_1"}}]
+
+
+def test_a_call_of_another_server_has_an_id_that_this_one_takes() -> None:
+    long = ToolCall("chatcmpl-tool-592bcd4c265c48e3a93a244f28627ca3", "f", "{}")
+    turns = (Message("assistant", tool_calls=(long, CALL)), Message("tool", (Text("42"),), tool_call_id=long.id))
+    calls, answer = build(*turns)
+    ids = [call["id"] for call in calls["tool_calls"]]
+    assert len(ids[0]) <= 40
+    assert ids == [answer["tool_call_id"], "call_1"]
+    assert build(*turns, quirks=PLAIN)[1]["tool_call_id"] == long.id
+
+
+def test_what_answers_a_call_that_only_another_server_knows_is_left_out() -> None:
+    item = {"type": "apply_patch_call_output", "call_id": "c"}
+    turns = (Message("user", (Text("Hi"),)), Message("tool", (ProviderItem("openai-responses-v1", item),)))
+    assert build(*turns) == [{"role": "user", "content": "Hi"}]
+
+
+def test_a_call_without_arguments_has_an_empty_object_for_them() -> None:
+    [message] = build(Message("assistant", tool_calls=(ToolCall("call_1", "f", ""),)))
+    assert message["tool_calls"][0]["function"]["arguments"] == "{}"

@@ -84,6 +84,14 @@ def test_usage_that_contradicts_itself_never_goes_below_zero() -> None:
     assert read_whole(output=[], usage=usage)[0] == Usage(cache_read_tokens=3, cache_write_tokens=2, reasoning_tokens=7)
 
 
+@pytest.mark.parametrize("odd", [[], "none", 5, {"input_tokens": []}, {"web_search": 5}, {"reason": []}])
+def test_what_cannot_be_read_beside_an_answer_costs_no_answer(odd: object) -> None:
+    for name in ("usage", "tool_usage", "incomplete_details"):
+        assert read_whole(**{"output": [message("A")], "usage": {}, name: odd})[0] == TextDelta("A")
+        response = {"status": "incomplete", "output": [message("A")], name: odd}
+        assert read({"type": "response.incomplete", "response": response})[-1] == Finished("length")
+
+
 @pytest.mark.parametrize(
     ("told", "searches"),
     [
@@ -148,6 +156,13 @@ def test_an_answer_that_failed_tells_first_what_it_used(error: dict[str, str] | 
         assert usage == Usage(input_tokens=3)
         assert isinstance(failed, Failed)
         assert failed.code == code
+
+
+def test_a_prompt_that_breaks_a_providers_rules_is_no_trouble_with_our_key() -> None:
+    body = b'{"code":"The caller does not have permission","error":"Content violates usage guidelines."}'
+    failed = read_refusal("xai", 403, {}, body)
+    assert (failed.code, failed.message) == ("content_filter", "Content violates usage guidelines.")
+    assert failed.provider_error_type == "The caller does not have permission"
 
 
 def test_an_answer_that_was_called_off_tells_what_it_used() -> None:

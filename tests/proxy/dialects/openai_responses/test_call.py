@@ -16,6 +16,7 @@ from proxy.chat import (
     Sampling,
     Text,
     Tool,
+    ToolCall,
     ToolChoice,
     WebSearch,
 )
@@ -129,7 +130,7 @@ def test_sampling_and_the_rest_have_their_own_names() -> None:
     request = replace(
         PLAIN,
         sampling=sampling,
-        max_output_tokens=9,
+        max_output_tokens=90,
         parallel_tool_calls=False,
         tools=(TIDE,),
         metadata={"a": "b"},
@@ -143,7 +144,7 @@ def test_sampling_and_the_rest_have_their_own_names() -> None:
         "top_logprobs": 3,
         "include": ["message.output_text.logprobs"],
         "reasoning": {"effort": "high", "summary": "auto"},
-        "max_output_tokens": 9,
+        "max_output_tokens": 90,
         "parallel_tool_calls": False,
         "metadata": {"a": "b"},
         "prompt_cache_key": "k",
@@ -151,6 +152,29 @@ def test_sampling_and_the_rest_have_their_own_names() -> None:
     }
     assert {name: built[name] for name in expected} == expected
     assert "reasoning" not in body(replace(PLAIN, sampling=Sampling(reasoning_summary="none")))
+
+
+def test_the_least_that_openai_takes_is_asked_for() -> None:
+    few = replace(PLAIN, max_output_tokens=1)
+    assert body(few)["max_output_tokens"] == 16
+    assert body(few, item_format="xai-responses-v1")["max_output_tokens"] == 1
+
+
+def test_the_word_json_stands_where_openai_looks_for_it() -> None:
+    system = Message("system", (Text("Answer in JSON."),))
+    request = replace(PLAIN, messages=(system, USER), response_format=ResponseFormat("json_object"))
+    assert [item["role"] for item in body(request)["input"]] == ["system", "user"]
+    assert "instructions" not in body(request)
+    assert body(replace(request, response_format=ResponseFormat("text")))["instructions"] == "Answer in JSON."
+
+
+def test_ids_of_calls_are_as_short_as_openai_wants_them() -> None:
+    id_ = "call_" + "x" * 60
+    turn = Message("assistant", tool_calls=(ToolCall(id_, "tide", "{}"),))
+    request = replace(PLAIN, messages=(USER, turn, Message("tool", (Text("42"),), tool_call_id=id_)))
+    ids = {item["call_id"] for item in body(request)["input"][1:]}
+    assert [len(one) <= 64 for one in ids] == [True]
+    assert [item["call_id"] for item in body(request, item_format="xai-responses-v1")["input"][1:]] == [id_, id_]
 
 
 def test_a_search_says_where_and_how_often() -> None:

@@ -81,7 +81,7 @@ def test_blocks_of_one_reasoning_item_become_one_again() -> None:
         Reasoning("", OURS, None, encrypted="third"),
         Reasoning("", OURS, None, encrypted="fourth"),
     )
-    built = items(USER, Message("assistant", blocks))[1:]
+    *built, _ = items(USER, Message("assistant", (*blocks, Text("So"))))[1:]
     assert [(item.get("id"), item["encrypted_content"]) for item in built] == [
         ("rs_1", "first"),
         ("rs_2", "second"),
@@ -89,6 +89,26 @@ def test_blocks_of_one_reasoning_item_become_one_again() -> None:
         (None, "fourth"),
     ]
     assert [part["text"] for part in built[0]["summary"]] == ["One", "Two"]
+
+
+def test_reasoning_that_nothing_follows_stays_here() -> None:
+    """OpenAI refuses it: what was thought of an answer that was broken off."""
+    sealed = tuple(Reasoning("", OURS, f"rs_{number}", encrypted="seal") for number in range(2))
+    turns = (USER, Message("assistant", (*sealed, Text(""))), USER)
+    assert items(*turns) == [said("user", {"type": "input_text", "text": "Hi"})] * 2
+    assert items(Message("assistant", sealed), Message("tool", (Text("42"),), tool_call_id="c"))[0]["call_id"] == "c"
+    assert len(items(*turns, rules=InputRules(OURS, needs_sealed_reasoning=False))) == 4
+    call = ToolCall("call_1", "tide", "{}")
+    assert [item["type"] for item in items(Message("assistant", (*sealed, Text("")), tool_calls=(call,)))] == [
+        "reasoning",
+        "reasoning",
+        "function_call",
+    ]
+
+
+def test_a_tools_message_that_answers_no_call_of_ours_is_left_out() -> None:
+    item = ProviderItem("other-v1", {"type": "apply_patch_call_output", "call_id": "c"})
+    assert items(USER, Message("tool", (item, Text("42")))) == [said("user", {"type": "input_text", "text": "Hi"})]
 
 
 def test_what_another_provider_made_stays_here() -> None:
@@ -133,3 +153,8 @@ def test_a_tool_answers_with_text_or_with_media_or_with_an_item_of_its_own() -> 
     ]
     assert (outputs[0]["output"], outputs[3]["output"]) == ("42", "")
     assert [part["type"] for part in outputs[1]["output"]] == ["input_text", "input_image"]
+
+
+def test_a_call_without_arguments_has_an_empty_object_for_them() -> None:
+    [_, call] = items(USER, Message("assistant", tool_calls=(ToolCall("call_1", "tide", ""),)))
+    assert call["arguments"] == "{}"

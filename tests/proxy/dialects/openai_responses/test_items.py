@@ -18,6 +18,7 @@ from proxy.chat import (
     TextDelta,
     ToolCallDelta,
 )
+from proxy.collected import Collected
 from proxy.dialects.openai_responses.answer import open_reader
 from tests.proxy.replay import feed
 
@@ -82,6 +83,23 @@ def test_a_text_comes_out_once_whichever_events_tell_it(told: tuple[dict[str, An
     events = read(*told, last)
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "AB"
     assert events[-1] == Finished("stop")
+
+
+def test_where_nothing_is_counted_items_are_told_apart_by_their_ids() -> None:
+    one, two = message("One."), message("Two.", id_="msg_2")
+    other = CALL | {"id": "fc_2", "call_id": "call_2", "arguments": '{"b":22}'}
+    said = [begun(item, None) for item in (one, CALL, two, other)]
+    deltas = [text(words, None, item_id=id_) for words, id_ in (("One.", "msg_1"), ("Two.", "msg_2"))]
+    kind = "response.function_call_arguments.delta"
+    deltas += [{"type": kind, "delta": item["arguments"], "item_id": item["id"]} for item in (other, CALL)]
+    ends = [done(item, None) for item in (two, other, CALL, one)]
+    for told in ([*said, *deltas, *ends], [*deltas, *ends], [*said, *deltas]):
+        events = read(*told, completed(one, CALL, two, other))
+        assert [event.text for event in events if isinstance(event, TextDelta)] == ["One.", "Two."]
+        collected = Collected()
+        collected.add(events)
+        arguments = {call.id: call.arguments for call in collected.tool_calls}
+        assert arguments == {"call_1": '{"a":1}', "call_2": '{"b":22}'}
 
 
 def test_messages_at_the_same_place_are_told_apart_by_their_ids() -> None:

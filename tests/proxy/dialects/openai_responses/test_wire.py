@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from proxy.dialects.openai_responses.wire import decode_error, decode_event, decode_item, decode_response
+from proxy.dialects.openai_responses.wire import decode_error, decode_event, decode_item, decode_response, decode_usage
 
 
 def test_an_event_has_what_it_has() -> None:
@@ -15,7 +15,7 @@ def test_an_event_has_what_it_has() -> None:
 
 
 def test_numbers_may_be_written_as_strings_or_with_a_point() -> None:
-    usage = decode_response(b'{"usage":{"input_tokens":"7","output_tokens":8.0}}').usage
+    usage = decode_usage(b'{"input_tokens":"7","output_tokens":8.0}')
     assert usage is not None
     assert (usage.input_tokens, usage.output_tokens) == (7, 8)
 
