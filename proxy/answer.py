@@ -15,6 +15,10 @@ from proxy.sse import EventTooLarge, ServerSentEvent, SseDecoder
 
 MAX_WHOLE_ANSWER_BYTES = 64 * 1024 * 1024
 
+_BLANK = b" \t\r\n\xef\xbb\xbf"
+_BEGINNINGS = (b"d", b"e", b"i", b"r", b":")
+"""Of an event stream's fields `data`, `event`, `id`, `retry`, of which one byte may have come, and of its comments."""
+
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises for bytes from outside; the last for thousands of brackets."""
 
@@ -40,9 +44,13 @@ class AnswerReader(Protocol):
 
 
 def open_reader(provider: str, answer: AnswerReader, media_type: str) -> Reader:
-    """For an event stream, or for a whole answer from a server that does not stream."""
-    is_stream = media_type.lower().startswith("text/event-stream")
-    return StreamReader(provider, answer) if is_stream else WholeReader(provider, answer)
+    """For an event stream, or for a whole answer from a server that does not stream. What calls itself neither shows
+    by how it begins: servers in between may say `text/plain`, or nothing.
+    """
+    kind = media_type.lower()
+    if kind.startswith("text/event-stream"):
+        return StreamReader(provider, answer)
+    return WholeReader(provider, answer) if "json" in kind else UndecidedReader(provider, answer)
 
 
 def not_an_answer(provider: str) -> Failed:
@@ -147,3 +155,29 @@ class WholeReader:
         if not any(isinstance(event, Finished) for event in events):
             events.append(not_an_answer(self._provider))
         return events
+
+
+class UndecidedReader:
+    """Reads an answer of unknown form, as soon as its beginning tells."""
+
+    def __init__(self, provider: str, answer: AnswerReader) -> None:
+        self._provider = provider
+        self._answer = answer
+        self._reader: Reader | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self._reader is not None and self._reader.is_done
+
+    def feed(self, data: bytes) -> list[ChatEvent]:
+        if self._reader is None:
+            begun = data.lstrip(_BLANK)
+            if not begun:
+                return []
+            kind = StreamReader if begun.startswith(_BEGINNINGS) else WholeReader
+            self._reader = kind(self._provider, self._answer)
+        return self._reader.feed(data)
+
+    def finish(self) -> list[ChatEvent]:
+        reader = self._reader or WholeReader(self._provider, self._answer)
+        return reader.finish()

@@ -66,7 +66,7 @@ _CONTEXT = re.compile(
 _KEY = re.compile(r"api key not valid|api_key_invalid|invalid api key|incorrect api key")
 _OUR_BILL = re.compile(
     r"credit balance is too low|billing_error|billing hard limit|insufficient[ _](?:credits|balance)"
-    r"|used all available credits|doesn't have any credits|run out of credits"
+    r"|used all available credits|doesn't have any credits|run out of credits|insufficient_quota"
 )
 _MAY_BE_OUR_BILL = {0, 200, 400, 403, 429}
 """Beside 402, which is nothing else: what xAI says of it comes as a 403 or a 429."""

@@ -37,6 +37,7 @@ Feature = Literal[
     "metadata",
     "prompt_cache_key",
 ]
+"""The last is a hint that changes no answer: a provider that does not know it leaves it out, and nobody refuses it."""
 
 _MEMBERS: Mapping[Feature, str] = {
     "reasoning_tokens": "reasoning.max_tokens",
@@ -113,6 +114,5 @@ def _answer_features(request: ChatRequest) -> Iterator[Feature]:
         "image_output": "image" in request.modalities,
         "audio_output": "audio" in request.modalities or request.audio_output is not None,
         "metadata": bool(request.metadata),
-        "prompt_cache_key": request.prompt_cache_key is not None,
     }
     yield from (feature for feature, is_used in used.items() if is_used)

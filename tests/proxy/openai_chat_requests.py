@@ -24,6 +24,7 @@ from proxy.chat import (
     WebSearch,
 )
 from proxy.dialects.openai_chat.quirks import OPENAI_CHAT_FORMAT, ChatQuirks
+from proxy.dialects.openai_chat.reasoning import ACCOUNT_BOUND, SEALED_HERE
 
 INLINED = "data:image/png;base64,QUJD"
 HINT = {"type": "ephemeral"}
@@ -174,7 +175,7 @@ def _read_details(details: list[dict[str, Any]]) -> list[Part]:
     return [
         Reasoning(
             block.get("text") or block.get("summary") or "",
-            block.get("format", ""),
+            _origin(block.get("format", "")),
             block.get("id"),
             block.get("signature"),
             block.get("data"),
@@ -182,6 +183,11 @@ def _read_details(details: list[dict[str, Any]]) -> list[Part]:
         )
         for block in blocks.values()
     ]
+
+
+def _origin(format_: str) -> str:
+    """These were recorded from OpenRouter, for whose account they were sealed."""
+    return format_ + SEALED_HERE if format_ in ACCOUNT_BOUND else format_
 
 
 def _read_tool(tool: dict[str, Any]) -> Tool:

@@ -56,9 +56,32 @@ def test_an_event_stream_is_known_by_its_media_type(media_type: str) -> None:
     assert isinstance(open_reader("x", WordAnswer(), media_type), StreamReader)
 
 
-@pytest.mark.parametrize("media_type", ["application/json", ""])
-def test_everything_else_is_a_whole_answer(media_type: str) -> None:
+@pytest.mark.parametrize("media_type", ["application/json", "application/problem+json"])
+def test_json_is_a_whole_answer(media_type: str) -> None:
     assert isinstance(open_reader("x", WordAnswer(), media_type), WholeReader)
+
+
+@pytest.mark.parametrize("media_type", ["", "text/plain; charset=utf-8", "application/octet-stream"])
+@pytest.mark.parametrize("size", [1, 100])
+def test_what_calls_itself_neither_shows_by_how_it_begins(media_type: str, size: int) -> None:
+    said = {
+        b"\xef\xbb\xbf\n: hello\n\ndata: a\n\n" + FINISHED: [TextDelta("a"), Finished("stop")],
+        b"event: x\ndata: a\n\n" + FINISHED: [TextDelta("a"), Finished("stop")],
+        b"  {a finish": [TextDelta("{a"), Finished("stop")],
+    }
+    for body, events in said.items():
+        pieces = [body[start : start + size] for start in range(0, len(body), size)]
+        assert read(open_reader("x", WordAnswer(), media_type), *pieces) == events
+    assert kinds(read(open_reader("x", WordAnswer(), media_type)))[-1] == "parsing_error"
+
+
+def test_an_answer_of_unknown_form_is_over_when_its_stream_is() -> None:
+    reader = open_reader("x", WordAnswer(), "")
+    assert not reader.is_done
+    reader.feed(b"data: a\n\n" + FINISHED)
+    assert not reader.is_done
+    reader.feed(DONE)
+    assert reader.is_done
 
 
 def test_a_stream_says_what_its_events_say() -> None:

@@ -36,7 +36,7 @@ VOCABULARY = {
         (500, "could not read the context window of the model", "", "", "provider_internal_error"),
         (413, "", "", "", "context_length_exceeded"),
         (429, "", "", "", "rate_limit_exceeded"),
-        (403, "", "insufficient_quota", "", "rate_limit_exceeded"),
+        (429, "check your plan and billing details", "insufficient_quota", "", "provider_unavailable"),
         (0, "", "rate_limit_error", "", "rate_limit_exceeded"),
         (400, "", "", "content_filter", "content_filter"),
         (400, "", "", "content_policy_violation", "content_filter"),

@@ -69,7 +69,7 @@ def build_body(request: ChatRequest, provider_model: str, quirks: ChatQuirks) ->
         "modalities": _build_modalities(request.modalities),
         "audio": request.audio_output,
         "metadata": request.metadata or None,
-        "prompt_cache_key": request.prompt_cache_key,
+        "prompt_cache_key": request.prompt_cache_key if "prompt_cache_key" in quirks.takes else None,
         "user": request.end_user,
         "stream": _is_streamed(request),
         "stream_options": {"include_usage": True} if _is_streamed(request) else None,

@@ -21,6 +21,7 @@ from proxy.chat import (
 )
 from proxy.dialects.call_ids import fit_call_id
 from proxy.dialects.openai_chat.quirks import GOOGLE_FORMAT, ChatQuirks
+from proxy.dialects.openai_chat.reasoning import ACCOUNT_BOUND, SEALED_HERE
 from proxy.errors import RequestNotSupported
 
 _PLAIN_FORMATS = frozenset({"", "unknown"})
@@ -152,12 +153,12 @@ def _details(message: Message) -> Iterator[Mapping[str, object]]:
 
 
 def _detail(part: Reasoning) -> Iterator[dict[str, object]]:
-    """A text and its sealed form are two entries with the same index."""
-    rest: dict[str, object] = {"format": part.format} if part.format else {}
+    """A text and its sealed form are two entries with the same index; a seal for another account is left out."""
+    rest: dict[str, object] = {"format": part.format.removesuffix(SEALED_HERE)} if part.format else {}
     if part.is_summary and part.text:
         yield {"type": "reasoning.summary", "summary": part.text} | rest
     elif part.text or part.signature:
         signature = {"signature": part.signature} if part.signature else {}
         yield {"type": "reasoning.text", "text": part.text} | signature | rest
-    if part.encrypted:
+    if part.encrypted and part.format not in ACCOUNT_BOUND:
         yield {"type": "reasoning.encrypted", "data": part.encrypted} | ({"id": part.id} if part.id else {}) | rest

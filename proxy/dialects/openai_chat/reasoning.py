@@ -2,6 +2,9 @@
 
 OpenRouter sends both: `reasoning` is to be shown, `reasoning_details` are to be sent back, and hold the same text
 (https://openrouter.ai/docs/use-cases/reasoning-tokens). It is told once.
+
+What OpenAI and xAI seal, only the account can open that it was sealed for: sealed for OpenRouter's, it would be refused
+when the conversation goes on at OpenAI itself, and the other way round. So its format says where it was sealed.
 """
 
 from collections.abc import Sequence
@@ -9,6 +12,9 @@ from collections.abc import Sequence
 import msgspec
 
 from proxy.chat import ChatEvent, ProviderItem, ReasoningDelta, ReasoningSealed
+
+ACCOUNT_BOUND = frozenset({"openai-responses-v1", "xai-responses-v1"})
+SEALED_HERE = "@openrouter"
 
 _MAX_OPEN_BLOCKS = 1000
 
@@ -58,7 +64,7 @@ class ReasoningBlocks:
         if entry.signature or entry.data:
             block = self._block(entry.index)
             del self._open[entry.index]
-            events.append(ReasoningSealed(block, entry.format or "", entry.id, entry.signature, entry.data))
+            events.append(ReasoningSealed(block, _origin(entry), entry.id, entry.signature, entry.data))
 
     def _block(self, index: int | None) -> int:
         block = self._open.get(index)
@@ -68,6 +74,11 @@ class ReasoningBlocks:
             block = self._open[index] = self._count
             self._count += 1
         return block
+
+
+def _origin(entry: WireDetail) -> str:
+    format_ = entry.format or ""
+    return format_ + SEALED_HERE if format_ in ACCOUNT_BOUND else format_
 
 
 def _read_details(details: object) -> Sequence[tuple[WireDetail, dict[str, object]]]:

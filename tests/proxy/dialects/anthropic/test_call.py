@@ -125,7 +125,6 @@ def test_the_catalogue_may_say_that_a_model_takes_no_temperature() -> None:
         (OLD, {"sampling": Sampling(logprobs=True)}, "logprobs"),
         (OLD, {"sampling": Sampling(verbosity="low")}, "verbosity"),
         (OLD, {"metadata": {"a": "b"}}, "metadata"),
-        (OLD, {"prompt_cache_key": "k"}, "prompt_cache_key"),
         (OLD, {"modalities": ("audio",)}, "audio_output"),
         (OLD, {"response_format": ResponseFormat("json_object")}, "response_format"),
         (OLD, {"response_format": ResponseFormat("json_schema")}, "response_format"),

@@ -54,7 +54,6 @@ def test_what_was_not_asked_is_not_sent() -> None:
     ("changes", "field"),
     [
         ({"metadata": {"team": "a"}}, "metadata"),
-        ({"prompt_cache_key": "a"}, "prompt_cache_key"),
         ({"sampling": Sampling(logit_bias={"5": 1.0})}, "logit_bias"),
         ({"sampling": Sampling(verbosity="low")}, "verbosity"),
         ({"web_search": WebSearch(allowed_domains=("example.org",))}, "web_search.allowed_domains"),

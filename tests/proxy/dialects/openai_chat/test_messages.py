@@ -20,6 +20,7 @@ from proxy.chat import (
 )
 from proxy.dialects.openai_chat.messages import build_messages
 from proxy.dialects.openai_chat.quirks import OPENAI, OPENAI_CHAT_FORMAT, ChatQuirks
+from proxy.dialects.openai_responses.input import InputRules, build_input
 from proxy.errors import RequestNotSupported
 
 PLAIN = ChatQuirks("plain", "Plain", frozenset())
@@ -93,7 +94,7 @@ THOUGHT = Reasoning("hm", "anthropic-claude-v1", signature="S")
 
 
 def test_reasoning_goes_back_to_openrouter_as_it_came() -> None:
-    summary = Reasoning("so", "openai-responses-v1", "rs_1", encrypted="E", is_summary=True)
+    summary = Reasoning("so", "openai-responses-v1@openrouter", "rs_1", encrypted="E", is_summary=True)
     kept = {"type": "reasoning.summary", "summary": "kept", "format": "openai-responses-v1"}
     turn = Message(
         "assistant", (THOUGHT, summary, ProviderItem("openai-responses-v1", kept), Reasoning("plain"), Text("x"))
@@ -107,6 +108,16 @@ def test_reasoning_goes_back_to_openrouter_as_it_came() -> None:
         kept,
         {"type": "reasoning.text", "text": "plain", "index": 3},
     ]
+
+
+def test_what_was_sealed_for_another_account_is_not_sent_to_openrouter() -> None:
+    """Nor the other way round: OpenAI's own dialect knows the format without its origin alone."""
+    sealed_by_openai = Reasoning("so", "openai-responses-v1", "rs_1", encrypted="E", is_summary=True)
+    [message] = build(Message("assistant", (sealed_by_openai, Text("x"))), quirks=DETAILS)
+    assert [detail["type"] for detail in message["reasoning_details"]] == ["reasoning.summary"]
+    sealed_there = replace(sealed_by_openai, format="openai-responses-v1@openrouter")
+    _, items = build_input((Message("assistant", (sealed_there, Text("x"))),), InputRules("openai-responses-v1"))
+    assert [item["type"] for item in items] == ["message"]
 
 
 def test_only_plain_reasoning_goes_back_as_a_text() -> None:

@@ -34,7 +34,7 @@ def sealed(data: str, index: int | None = 0) -> dict[str, Any]:
 
 
 def seal(index: int, data: str) -> ReasoningSealed:
-    return ReasoningSealed(index, "openai-responses-v1", f"rs_{data}", None, data)
+    return ReasoningSealed(index, "openai-responses-v1@openrouter", f"rs_{data}", None, data)
 
 
 def test_a_plain_text_is_one_block() -> None:
