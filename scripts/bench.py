@@ -61,7 +61,8 @@ def main() -> None:
     options = read_options(sys.argv[1:])
     if sys.platform != "linux":
         sys.exit("scripts.bench: needs Linux (epoll, /proc, processor affinity)")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that nothing is left running
+    for number in (signal.SIGINT, signal.SIGTERM):  # unwinds, so that nothing is left running; also in the background
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     began = time.monotonic()
     try:
         outcome = run(options)
