@@ -19,16 +19,17 @@ TOKENS_A_TURN = 8000
 """About a millisecond of counting, after which others may run."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Admission:
     """A call that may start as soon as its hold stands.
 
     `call` is the request translated for the first target of the first route: what it cannot carry has been refused.
+    Both are kept until the answer has begun, and no longer: prompts can be long, and streams last.
     """
 
     routes: tuple[Route, ...]
-    request: ChatRequest
-    call: ProviderCall
+    request: ChatRequest | None
+    call: ProviderCall | None
     tokenizer: Tokenizer
     hold: Hold
 
@@ -38,10 +39,15 @@ class Admission:
 
     def build_call(self, route: Route, target: Target) -> ProviderCall:
         """The call for another target. Raises RequestNotSupported: not every provider can do what the first can."""
+        if self.request is None or self.call is None:
+            raise RuntimeError("the answer has begun: nobody else is asked")
         if target is self.routes[0].targets[0]:
             return self.call
         check_media(self.request, route)
         return route.provider.build_call(self.request, target)
+
+    def forget_request(self) -> None:
+        self.request = self.call = None
 
 
 async def admit(

@@ -20,7 +20,7 @@ from proxy.delivery import Delivery
 from proxy.ledger import Journal, Ledger, Settlement
 from proxy.meter import Meter
 from proxy.pricing import cost_usd
-from proxy.pump import Handover, Pump, Reach
+from proxy.pump import Pump, Reach
 from proxy.routing import Model, Upstream
 
 HOLD_SECONDS = 15
@@ -53,9 +53,8 @@ class Gateway:
             await self.ledger.hold(admission.hold)
         slot = self.journal.open_slot(admission.hold.id)
         meter = Meter(admission.hold.prompt_tokens, slot, admission.tokenizer)
-        send, receive = trio.open_memory_channel[Handover | list[ChatEvent]](0)
-        pump = Pump(self.reach, self.ledger, admission, meter, send)
-        chat = Chat(admission, meter, receive, self.ledger, pump)
+        pump = Pump(self.reach, self.ledger, admission, meter)
+        chat = Chat(admission, meter, pump, self.ledger)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(pump.run)
@@ -78,21 +77,13 @@ class Gateway:
 class Chat:
     """An answer under way. Owned by `open_chat`; ask it for events until there are none."""
 
-    def __init__(
-        self,
-        admission: Admission,
-        meter: Meter,
-        receive: trio.MemoryReceiveChannel[Handover | list[ChatEvent]],
-        ledger: Ledger,
-        pump: Pump,
-    ) -> None:
+    def __init__(self, admission: Admission, meter: Meter, pump: Pump, ledger: Ledger) -> None:
         self.request_id = admission.hold.id
         self.answer_id = uuid4()
         self.model = admission.model
         self._pump = pump
         self._admission = admission
         self._meter = meter
-        self._receive = receive
         self._ledger = ledger
         self._delivery: Delivery | None = None
         self._handed_out: list[ChatEvent] = []
@@ -133,16 +124,14 @@ class Chat:
 
     async def _receive_events(self) -> list[ChatEvent]:
         """Read by this task itself once the answer has begun; empty at the end."""
-        if self._delivery is not None and (events := await self._delivery.read_events()):
+        if self._delivery is None:
+            if handover := await self._pump.wait_handover():
+                self._delivery = handover.delivery
+                return handover.first
+        elif events := await self._delivery.read_events():
             return events
-        try:
-            received = await self._receive.receive()
-        except trio.EndOfChannel:
-            return []
-        if isinstance(received, Handover):
-            self._delivery = received.delivery
-            return received.first
-        return received
+        failure = await self._pump.wait_end()
+        return [failure] if failure else []
 
     def usage_so_far(self) -> Usage:
         """The provider's word where it has come, else what was counted of what the client has."""

@@ -67,43 +67,54 @@ class Handover:
 
 
 class Pump:
-    """Brings one answer to `send`: handed over when it has begun, with a failure after it or instead of it."""
+    """Brings one answer: `run` does, and whoever delivers it waits for the handover and then for the end."""
 
-    def __init__(
-        self,
-        reach: Reach,
-        ledger: Ledger,
-        admission: Admission,
-        meter: Meter,
-        send: trio.MemorySendChannel[Handover | list[ChatEvent]],
-    ) -> None:
+    def __init__(self, reach: Reach, ledger: Ledger, admission: Admission, meter: Meter) -> None:
+        self._handover: Handover | None = None
+        self._failure: Failed | None = None
+        self._is_over = False
+        self._news = trio.Event()
+        """Of the next thing to happen: the handover, or the end."""
         self._ledger = ledger
         self._transport = reach.transport
         self._breakers = reach.breakers
         self._patience = reach.patience
         self._admission = admission
         self._meter = meter
-        self._send = send
         self._started = trio.current_time()
         self._has_begun = False
-        self._first_token = trio.CancelScope()
+        self._ends_at = self._started + self._patience.total_seconds
+        self._scope = trio.CancelScope()
+        """Of the attempt under way: until its first event, and then until the call must be over."""
         self.provider_code = admission.routes[0].provider.code
         """The provider that was asked last: the one that answers."""
 
     async def run(self) -> None:
         """Until the answer is over. Whatever goes wrong is an event for the client, and a log entry for us."""
-        async with self._send:
-            failure: Failed | None = None
-            try:
-                with trio.fail_after(self._patience.total_seconds):
-                    failure = await self._ask_providers()
-            except trio.TooSlowError:
-                failure = failed_here(self.provider_code, "timeout_error", "the answer took too long")
-            except Exception:  # the edge of the task: the client gets an event, the log the traceback
-                logger.exception("a call failed in our own code", extra={"request_id": self._request_id})
-                failure = failed_here(self.provider_code, "internal_error", "the answer could not be read")
-            if failure is not None:
-                await self._end_with(failure)
+        failure: Failed | None = None
+        try:
+            failure = await self._ask_providers()
+        except Exception:  # the edge of the task: the client gets an event, the log the traceback
+            logger.exception("a call failed in our own code", extra={"request_id": self._request_id})
+            failure = failed_here(self.provider_code, "internal_error", "the answer could not be read")
+        if failure is not None:
+            self._end_with(failure)
+        self._is_over = True
+        self._news.set()
+
+    async def wait_handover(self) -> Handover | None:
+        """Once; None if the call has ended without an answer."""
+        while self._handover is None and not self._is_over:
+            await self._news.wait()
+        handover, self._handover = self._handover, None
+        return handover
+
+    async def wait_end(self) -> Failed | None:
+        """What went wrong, if something did; told once."""
+        while not self._is_over:
+            await self._news.wait()
+        failure, self._failure = self._failure, None
+        return failure
 
     @property
     def _request_id(self) -> UUID:
@@ -186,19 +197,21 @@ class Pump:
         seconds = inf if call.background else self._patience.first_token_seconds
         failure: Failed | None = None
         try:
-            with trio.CancelScope(deadline=trio.current_time() + seconds) as self._first_token:
+            with trio.CancelScope(deadline=min(trio.current_time() + seconds, self._ends_at)) as self._scope:
                 failure = await self._bring(call)
         except UpstreamError as error:
             logger.warning("a provider failed", extra={"request_id": self._request_id, "reason": str(error)})
             if self._meter.outcome != "completed":  # an answer that had its end is whole, whatever comes after
                 failure = failed_upstream(self.provider_code, error)
-        if self._first_token.cancelled_caught:
-            failure = failed_here(self.provider_code, "timeout_error", "the provider did not begin its answer in time")
+        if self._scope.cancelled_caught:
+            is_total = trio.current_time() >= self._ends_at
+            told = "the answer took too long" if is_total else "the provider did not begin its answer in time"
+            failure = failed_here(self.provider_code, "timeout_error", told)
         if failure is None:
             return None
         if self._has_begun:
             await self._note_failure(route, failure)
-            await self._end_with(failure)
+            self._end_with(failure)
             return None
         self._meter.note_refused()
         return failure
@@ -240,10 +253,13 @@ class Pump:
     async def _hand_over(self, delivery: Delivery, events: list[ChatEvent]) -> None:
         """The client's task reads on by itself; this one keeps the connection open until that is done."""
         self._has_begun = True
-        self._first_token.deadline = inf
+        self._admission.forget_request()
+        self._scope.deadline = self._ends_at
         try:
             await self._breakers.note_success(self.provider_code, self._admission.model.id)
-            await self._send.send(Handover(delivery, events))
+            self._handover = Handover(delivery, events)
+            begun, self._news = self._news, trio.Event()
+            begun.set()
             await delivery.over.wait()
         finally:
             delivery.over.set()
@@ -257,11 +273,11 @@ class Pump:
         self._meter.note_read(events)
         return events
 
-    async def _end_with(self, failure: Failed) -> None:
+    def _end_with(self, failure: Failed) -> None:
         is_fallback = self.provider_code != self._admission.routes[0].provider.code
         failure = replace(failure, fallback_attempted=failure.fallback_attempted or is_fallback)
         self._meter.note_read([failure])
-        await self._send.send([failure])
+        self._failure = failure
 
     def _can_be(self, event: ChatEvent) -> bool:
         if not isinstance(event, Usage) or is_chargeable(self._admission.model.price, event):

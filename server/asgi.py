@@ -1,5 +1,6 @@
 """`app`: what hypercorn loads. It opens what lives as long as the process and owns the root nursery."""
 
+import gc
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -63,6 +64,7 @@ class Application:
                 for loop in loops:
                     root.start_soon(loop)
                 self._app = create_app(services)
+                leave_to_live()
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
                 root.cancel_scope.cancel()
@@ -72,6 +74,14 @@ class Application:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def leave_to_live() -> None:
+    """Take what has been made by now out of the garbage collector's sight: it lives as long as the process, and looking
+    through its hundred thousand objects would stop all streams for 60 ms, several times a second under load.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @asynccontextmanager

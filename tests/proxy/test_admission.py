@@ -26,6 +26,7 @@ async def admit_to(model: Model = MODEL, request: ChatRequest = REQUEST) -> Admi
 
 
 def body_of(admission: Admission) -> Any:
+    assert admission.call is not None
     return json.loads(admission.call.request.body)
 
 
