@@ -17,6 +17,7 @@ from tests.fake_upstream import RecordedRequest
 from tests.fakes import FakeUpstream, Step, open_fake_upstream, response
 from tests.proxy.exchanges import RecordedExchange, read_exchanges
 
+MODELS_OF_EACH = 80
 PROVIDERS = ("openai", "anthropic", "google", "xai", "openrouter")
 
 
@@ -88,7 +89,7 @@ class Replay:
 async def open_replay(
     stores: Stores, catalogue: Path, exchanges: dict[str, RecordedExchange]
 ) -> AsyncIterator[Replay]:
-    seed(stores.owner_database_url, write_catalogue(catalogue))
+    seed(stores.owner_database_url, write_catalogue(catalogue, MODELS_OF_EACH))
 
     def respond(request: RecordedRequest) -> list[Step]:
         found = re.search(rb"replay:([\w./-]+);", request.body)
