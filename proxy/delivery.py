@@ -52,7 +52,9 @@ class Delivery:
             if data:
                 events += reader.finish()
             self.over.set()
-        if events and isinstance(events[-1], Failed):
-            self.failure = events.pop()  # type: ignore[assignment] # the very event that was looked at
+        last = events[-1] if events else None
+        if isinstance(last, Failed):
+            self.failure = last
             self.over.set()
+            return events[:-1]
         return events

@@ -120,6 +120,11 @@ def failed_upstream(provider: str, error: UpstreamError) -> Failed:
     return Failed("network_error", "the provider's answer was cut short", provider)
 
 
+def tell_status(status: int) -> str:
+    """The message of an error that brought no words; `status` is 0 where there was none."""
+    return f"the provider answered with status {status}" if status else "the provider reported an error"
+
+
 def failed_here(provider: str, code: str, message: str) -> Failed:
     return Failed(code, message, provider)
 

@@ -34,6 +34,9 @@ class Target:
     capabilities: Mapping[str, object] = field(default_factory=dict)
 
 
+MEBIBYTE = 1024 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class MediaLimits:
     """What a provider takes inline; None means without a limit of its own. Sizes are decoded bytes."""

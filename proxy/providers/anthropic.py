@@ -4,9 +4,7 @@ from functools import partial
 
 from proxy.chat import ChatRequest
 from proxy.dialects import anthropic
-from proxy.provider import MediaLimits, Provider, ProviderCall, Target
-
-_MEBIBYTE = 1024 * 1024
+from proxy.provider import MEBIBYTE, MediaLimits, Provider, ProviderCall, Target
 
 open_reader = partial(anthropic.open_reader, "anthropic")
 read_refusal = partial(anthropic.read_refusal, "anthropic")
@@ -24,9 +22,9 @@ PROVIDER = Provider(
         image_types=frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"}),
         document_types=frozenset({"application/pdf", "text/plain"}),
         max_images=100,
-        max_total_image_bytes=32 * _MEBIBYTE,
-        max_document_bytes=32 * _MEBIBYTE,
-        max_total_document_bytes=32 * _MEBIBYTE,
+        max_total_image_bytes=32 * MEBIBYTE,
+        max_document_bytes=32 * MEBIBYTE,
+        max_total_document_bytes=32 * MEBIBYTE,
     ),
     build_call=build_call,
 )

@@ -4,9 +4,7 @@ from functools import partial
 
 from proxy.chat import ChatRequest
 from proxy.dialects import gemini
-from proxy.provider import MediaLimits, Provider, ProviderCall, Target
-
-MEBIBYTE = 1024 * 1024
+from proxy.provider import MEBIBYTE, MediaLimits, Provider, ProviderCall, Target
 
 open_reader = partial(gemini.open_reader, "google")
 read_refusal = partial(gemini.read_refusal, "google")

@@ -13,9 +13,8 @@ from dataclasses import replace
 from proxy.chat import ChatRequest, Document, Image, Message, Part, ProviderItem, Reasoning
 from proxy.dialects import openai_chat, openai_responses
 from proxy.dialects.openai_chat.quirks import openai_quirks
-from proxy.provider import MediaLimits, Provider, ProviderCall, Target
+from proxy.provider import MEBIBYTE, MediaLimits, Provider, ProviderCall, Target
 
-MEBIBYTE = 1024 * 1024
 _RESPONSES = "openai-responses-v1"
 _REASONING_MODEL = re.compile(r"o\d|gpt-(?:[5-9]|\d\d)|codex|computer-use")
 """https://developers.openai.com/api/docs/models. Where the catalogue says whether a model reasons, that counts."""

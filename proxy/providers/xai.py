@@ -11,10 +11,9 @@ from proxy.chat import ChatRequest
 from proxy.dialects import openai_chat, openai_responses
 from proxy.dialects.openai_chat.quirks import TOOLS, ChatQuirks
 from proxy.features import Feature, check_features
-from proxy.provider import MediaLimits, Provider, ProviderCall, Target
+from proxy.provider import MEBIBYTE, MediaLimits, Provider, ProviderCall, Target
 
 RESPONSES_FORMAT = "xai-responses-v1"
-MEBIBYTE = 1024 * 1024
 
 QUIRKS = ChatQuirks(
     code="xai",

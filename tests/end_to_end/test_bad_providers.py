@@ -144,7 +144,7 @@ async def check_misdeed(
             streamed = parse_events((await ask(cloche, customer, kind, play, SHIPPED, stream=True)).content)
             assert [name for name, _ in streamed] == ["stream_started", "error_details"]
             assert streamed[-1][1]["error"]["code"] in codes, streamed
-        except Exception as error:
+        except Exception as error:  # to say which misdeed it was
             error.add_note(f"when it was: {play}")
             raise
 

@@ -72,7 +72,7 @@ async def check_exchange(
                 await check_answer(replay, kind, exchange)
             else:
                 await check_failure(replay, kind, exchange)
-        except Exception as error:
+        except Exception as error:  # to say which recording it was
             error.add_note(f"in the recording {exchange.id}")
             raise
 

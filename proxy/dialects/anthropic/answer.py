@@ -33,7 +33,7 @@ from proxy.dialects.anthropic.blocks import (
 )
 from proxy.dialects.anthropic.places import name_place
 from proxy.dialects.anthropic.usage import WireUsage, as_usage, merge
-from proxy.failures import failed_here, failed_status
+from proxy.failures import failed_here, failed_status, tell_status
 from proxy.provider import Reader
 from proxy.sse import ServerSentEvent
 
@@ -285,12 +285,8 @@ def read_refusal(provider: str, status: int, headers: Mapping[str, str], body: b
     except NOT_JSON:
         error = None
     if error is None or isinstance(error, str):
-        return failed_status(provider, status, error or _says_only(status), "", headers=headers)
-    return failed_status(provider, status, error.message or _says_only(status), error.type or "", headers=headers)
-
-
-def _says_only(status: int) -> str:
-    return f"the provider answered with status {status}"
+        return failed_status(provider, status, error or tell_status(status), "", headers=headers)
+    return failed_status(provider, status, error.message or tell_status(status), error.type or "", headers=headers)
 
 
 def _is_unknown(data: bytes) -> bool:
@@ -320,4 +316,4 @@ def _read_error(provider: str, error: _Error | str) -> Failed:
     """https://platform.claude.com/docs/en/api/errors: inside a stream an error has a type and no status."""
     if isinstance(error, str):
         return failed_status(provider, 0, error, "")
-    return failed_status(provider, 0, error.message or "the provider reported an error", error.type or "")
+    return failed_status(provider, 0, error.message or tell_status(0), error.type or "")

@@ -11,7 +11,7 @@ import msgspec
 
 from proxy.answer import NOT_JSON
 from proxy.chat import Failed
-from proxy.failures import failed_status
+from proxy.failures import failed_status, tell_status
 
 _STATUSES = {
     "INVALID_ARGUMENT": 400,
@@ -70,17 +70,13 @@ def read_error(
     if isinstance(error, str):
         error = GoogleError(message=error)
     status = status or _status_of(error)
-    message = _OUR_PROJECT.sub("…", error.message or _unnamed(status))
+    message = _OUR_PROJECT.sub("…", error.message or tell_status(status))
     delay = _read_delay(error.details)
     if _is_bad_key(error):
         # Google answers 400; it is our key all the same, and another key or provider may do.
         failed = failed_status(provider, 401, message, error.status or "", "", headers, retry_after_seconds=delay)
         return replace(failed, status=status)
     return failed_status(provider, status, message, error.status or "", "", headers, retry_after_seconds=delay)
-
-
-def _unnamed(status: int) -> str:
-    return f"the provider answered with status {status}" if status else "the provider reported an error"
 
 
 def _status_of(error: GoogleError) -> int:

@@ -9,7 +9,7 @@ import msgspec
 
 from proxy.answer import NOT_JSON
 from proxy.chat import Failed
-from proxy.failures import classify, failed_status
+from proxy.failures import classify, failed_status, tell_status
 
 _MAX_COMPLAINTS = 5
 _POLICY = re.compile(r"violates usage guidelines|violating our usage policy")
@@ -35,14 +35,14 @@ class Problem:
 def read_refusal(provider: str, status: int, headers: Mapping[str, str], body: bytes) -> Failed:
     """An error status with, usually, an error object. `headers` in lower case."""
     problem = _read_body(body) or Problem()
-    message = problem.message or f"the provider answered with status {status}"
+    message = problem.message or tell_status(status)
     return _failed(provider, replace(problem, message=message, headers={**(problem.headers or {}), **headers}), status)
 
 
 def read_error(provider: str, error: object) -> Failed:
     """An error in an answer that began well: the value of its `error`, whatever that is."""
     problem = _read_error(error)
-    message = problem.message or "the provider reported an error"
+    message = problem.message or tell_status(0)
     return _failed(provider, replace(problem, message=message), problem.status)
 
 

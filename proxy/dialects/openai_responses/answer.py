@@ -30,7 +30,7 @@ from proxy.dialects.openai_responses.wire import (
     decode_type,
     decode_usage,
 )
-from proxy.failures import failed_here, failed_status
+from proxy.failures import failed_here, failed_status, tell_status
 from proxy.provider import Reader
 from proxy.sse import ServerSentEvent
 
@@ -284,9 +284,7 @@ def _failed(provider: str, status: int, told: ErrorBody, headers: Mapping[str, s
     error = told.error if isinstance(told.error, Error) else Error(message=told.error or told.message, code=told.code)
     code = error.code if isinstance(error.code, str) else ""
     status = status if status >= 400 else _status_told(error, told)
-    message = error.message or (
-        f"the provider answered with status {status}" if status else "the provider reported an error"
-    )
+    message = error.message or tell_status(status)
     kind = "content_filter" if code in _POLICY_CODES or _POLICY.search(message) else code
     return failed_status(provider, status, message, error.type or code, kind, headers)
 
