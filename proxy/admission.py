@@ -15,6 +15,10 @@ from proxy.provider import ProviderCall, Target
 from proxy.routing import Model, Route, Upstream, find_routes
 from proxy.tokens import Tokenizer, find_tokenizer, media_tokens, prompt_slices, search_tokens
 
+EXPECTED_OUTPUT_TOKENS = 4096
+"""The most of an answer that is reserved from an allowance. Clients ask for as much as a model can write, and most
+answers are short: whole reservations would refuse what never comes. What is used beyond is drawn when the call ends.
+"""
 TOKENS_A_TURN = 8000
 """About a millisecond of counting, after which others may run."""
 
@@ -32,6 +36,8 @@ class Admission:
     call: ProviderCall | None
     tokenizer: Tokenizer
     hold: Hold
+    estimated_tokens: int
+    """Prompt and answer, for the caller's allowance; the hold is made for the worst case."""
 
     @property
     def model(self) -> Model:
@@ -77,7 +83,8 @@ async def admit(
         price=encode_price(model.price),
         idempotency_key=request.idempotency_key,
     )
-    return Admission(routes, request, call, tokenizer, hold)
+    estimated_tokens = worst_prompt_tokens + min(max_output, EXPECTED_OUTPUT_TOKENS)
+    return Admission(routes, request, call, tokenizer, hold, estimated_tokens)
 
 
 async def _count_prompt(request: ChatRequest, tokenizer: Tokenizer, context_window: int) -> int:

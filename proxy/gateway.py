@@ -17,15 +17,18 @@ from proxy.background import call_off
 from proxy.chat import ChatEvent, ChatRequest, Completed, Usage
 from proxy.collected import Collected
 from proxy.delivery import Delivery
-from proxy.ledger import Journal, Ledger, Settlement
+from proxy.ledger import Allowance, Journal, Ledger, Settlement, Unlimited
 from proxy.meter import Meter
 from proxy.pricing import cost_usd
 from proxy.pump import Pump, Reach
 from proxy.routing import Model, Upstream
 
+UNLIMITED = Unlimited()
 HOLD_SECONDS = 15
 SETTLE_SECONDS = 10
 """How long an ending may take. A hold that could not be settled in time is settled by the next sweep."""
+TRUE_UP_SECONDS = 2
+"""Tokens that could not be given back in time leave their window by themselves."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +44,31 @@ class Gateway:
     journal: Journal
 
     @asynccontextmanager
-    async def open_chat(self, user_id: UUID, request: ChatRequest) -> AsyncIterator["Chat"]:
-        """Hold, call, and settle on the way out.
+    async def open_chat(
+        self, user_id: UUID, request: ChatRequest, allowance: Allowance = UNLIMITED
+    ) -> AsyncIterator["Chat"]:
+        """Reserve, hold, call, and settle on the way out.
 
-        Raises ModelUnknown, ProviderNotConfigured, RequestNotSupported, ContextWindowExceeded, and what the ledger
-        raises for a balance too low; then nothing has been held and nobody has been called.
+        Raises ModelUnknown, ProviderNotConfigured, RequestNotSupported, ContextWindowExceeded, and what the allowance
+        raises for too many tokens and the ledger for a balance too low; then nothing has been held and nobody has been
+        called.
         """
         admission = await admit(self.models(), self.upstreams, user_id, request)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        with trio.fail_after(HOLD_SECONDS, shield=True):  # what has been drawn must not be left behind by a cancel
+            await allowance.reserve(admission.estimated_tokens)
+        chat: Chat | None = None
+        try:
+            async with self._open_held(admission) as held:
+                chat = held
+                yield held
+        finally:
+            used_tokens = 0 if chat is None else _count_tokens(chat.usage_so_far())
+            with trio.move_on_after(TRUE_UP_SECONDS, shield=True):
+                await allowance.true_up(used_tokens)
+
+    @asynccontextmanager
+    async def _open_held(self, admission: Admission) -> AsyncIterator["Chat"]:
         await trio.lowlevel.checkpoint_if_cancelled()
         with trio.fail_after(HOLD_SECONDS, shield=True):  # a hold that stands must not be left behind by a cancel
             await self.ledger.hold(admission.hold)
@@ -167,3 +188,7 @@ class Chat:
         charge = cost_usd(self.model.price, usage)
         provisional, answered_by = self._meter.is_provisional, self._pump.provider_code
         return Settlement(hold.id, hold.user_id, self._meter.outcome, charge, usage, provisional, answered_by)
+
+
+def _count_tokens(usage: Usage) -> int:
+    return usage.prompt_tokens + usage.completion_tokens

@@ -58,12 +58,31 @@ class Ledger(Protocol):
         """Charge and release. False if the hold was settled before, and then nothing has changed."""
         ...
 
-
     async def note_upstream(self, hold_id: UUID, provider_code: str, upstream_id: str) -> None:
         """The answer is being made in the background, under this id of the provider's: whoever settles an orphaned
         hold calls it off.
         """
         ...
+
+
+class Allowance(Protocol):
+    """The tokens a minute that one call may still have. Nobody is called, and nothing held, unless they are granted."""
+
+    async def reserve(self, tokens: int) -> None:
+        """Draw an estimate, or raise: there is no room, or nobody who can say so. Once for a call."""
+        ...
+
+    async def true_up(self, tokens: int) -> None:
+        """What the call has really used, 0 if it never started. Draws the difference, and never raises."""
+        ...
+
+
+class Unlimited:
+    """An allowance without an end, where nobody counts."""
+
+    async def reserve(self, tokens: int) -> None: ...
+
+    async def true_up(self, tokens: int) -> None: ...
 
 
 class Slot(Protocol):

@@ -28,12 +28,25 @@ Redis = coredis.Redis[bytes]
 T = TypeVar("T")
 
 
-def revoked_token_key(user_id: UUID, token_id: UUID) -> str:
-    return f"{{{user_id}}}:revoked:{token_id}"
+def session_key(user_id: UUID, revocation_id: UUID) -> str:
+    return f"{{{user_id}}}:session:{revocation_id}"
 
 
 def user_key(user_id: UUID) -> str:
     return f"{{{user_id}}}:user"
+
+
+def api_key_key(key_hash: str) -> str:
+    return f"{{{key_hash}}}:api-key"
+
+
+def budget_key(owner: str, budget: str) -> str:
+    """`owner` is a user's id, or an address; whoever shares a script shares an owner."""
+    return f"{{{owner}}}:budget:{budget}"
+
+
+def check_key() -> str:
+    return "check"
 
 
 @asynccontextmanager
@@ -51,6 +64,11 @@ async def open_redis(url: str) -> AsyncIterator[Redis]:
                 "Redis cannot be reached: check the address and the password in REDIS_URL, and that the server runs"
             ) from error
         yield client
+
+
+async def check_redis(redis: Redis) -> None:
+    """Raises RedisUnavailable unless it writes: one that is full, or has become a replica, still answers what reads."""
+    await command(redis.set(check_key(), b"", ex=1))
 
 
 async def command(request: Awaitable[T]) -> T:

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 import trio
 
-from proxy.admission import TOKENS_A_TURN, Admission, admit
+from proxy.admission import EXPECTED_OUTPUT_TOKENS, TOKENS_A_TURN, Admission, admit
 from proxy.chat import ChatRequest, Document, Image, Message, Text, WebSearch
 from proxy.errors import ContextWindowExceeded, RequestNotSupported
 from proxy.pricing import MIN_RATE, Price, Rates, decode_price, worst_cost_usd
@@ -72,6 +72,12 @@ async def test_a_prompt_above_the_window_is_refused_in_words_that_the_clients_kn
 async def test_a_model_of_unknown_window_takes_any_prompt() -> None:
     admission = await admit_to(replace(MODEL, context_window=0), with_messages("word " * 200_000))
     assert admission.hold.prompt_tokens > 200_000
+
+
+async def test_the_estimate_is_the_prompt_and_no_more_of_the_answer_than_may_be_expected() -> None:
+    unbounded = replace(REQUEST, max_output_tokens=None)
+    assert (await admit_to()).estimated_tokens == PROMPT_TOKENS + 100
+    assert (await admit_to(request=unbounded)).estimated_tokens == PROMPT_TOKENS + EXPECTED_OUTPUT_TOKENS
 
 
 @pytest.mark.parametrize("window", [0, 50_000])

