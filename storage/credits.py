@@ -184,7 +184,7 @@ class Credits:
         return Balance(*row) if row else Balance(Decimal(0), Decimal(0))
 
     async def grant(self, user_id: UUID, amount_usd: Decimal, *, idempotency_key: str, description: str) -> bool:
-        """Give credits. False if this key was booked before."""
+        """Give credits. False if this key was booked before, or the user is gone."""
         parameters = {"user_id": user_id, "amount": amount_usd, "key": idempotency_key, "description": description}
         rows = await self.database.as_operator("grant credits").fetch(_GRANT, parameters)
         return bool(rows)
@@ -295,7 +295,8 @@ _FIND_SETTLED_AS_EXPIRED: LiteralString = """
 
 _GRANT: LiteralString = """
     INSERT INTO credit_ledger (user_id, kind, amount_usd, idempotency_key, description)
-    VALUES (%(user_id)s, 'grant', %(amount)s, %(key)s, %(description)s)
+    SELECT id, 'grant', %(amount)s, %(key)s, %(description)s FROM users WHERE id = %(user_id)s
+    FOR KEY SHARE
     ON CONFLICT (idempotency_key) DO NOTHING
     RETURNING id
 """

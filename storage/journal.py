@@ -7,6 +7,7 @@ and settles the calls in it exactly. If the machine is lost too, what was renewe
 
 import fcntl
 import mmap
+import multiprocessing
 import os
 import secrets
 import stat
@@ -23,6 +24,7 @@ from storage.errors import StorageError
 
 _SLOT = struct.Struct("<16s??6x10Q")
 _EMPTY = bytes(_SLOT.size)
+_EMPTY_BLOCK = bytes(64 * _SLOT.size)
 _SLOTS = 32_768
 """Three mebibytes of sparse file; more running calls than one process can carry."""
 _SUFFIX = ".journal-2"
@@ -166,7 +168,7 @@ class Journal:
 @contextmanager
 def open_journal(folder: Path) -> Iterator[Journal]:
     """This process's journal, in `folder`, which is made if need be, for our user alone. Raises JournalUnusable."""
-    name = f"{os.getpid()}-{secrets.token_hex(4)}"
+    name = f"{_find_server()}-{os.getpid()}-{secrets.token_hex(4)}"
     unfinished, path = folder / f"{name}.new", folder / f"{name}{_SUFFIX}"
     with _open_unfinished(unfinished) as file:
         file.truncate(_SLOTS * _SLOT.size)
@@ -193,6 +195,13 @@ def find_journals(folder: Path) -> list[Path]:
     return sorted(path for suffix in _LAYOUTS for path in folder.glob(f"*{suffix}"))
 
 
+def count_running(folder: Path) -> int:
+    """The running calls of this process and of the other workers of its server. What they are is not told: their
+    owners write while we look. Calls that a dead process left are not counted.
+    """
+    return sum(_count_taken(path) for path in folder.glob(f"{_find_server()}-*{_SUFFIX}"))
+
+
 @contextmanager
 def read_orphan(path: Path) -> Iterator[list[Progress]]:
     """The calls that a dead process left behind; none if the owner lives, or if somebody else is reading it.
@@ -210,6 +219,28 @@ def read_orphan(path: Path) -> Iterator[list[Progress]]:
             return
         yield list(_read_slots(file.read(), _SLOTS, _LAYOUTS[path.suffix]))
         path.unlink(missing_ok=True)
+
+
+def _find_server() -> int:
+    """The id of the process that started this one among its workers; without workers a process is its own server."""
+    parent = multiprocessing.parent_process()
+    return os.getpid() if parent is None or parent.pid is None else parent.pid
+
+
+def _count_taken(path: Path) -> int:
+    try:
+        file = path.open("r+b")
+    except OSError:  # it has ended since
+        return 0
+    with file:
+        return _count_slots(file.read()) if _is_ours(file) and not _lock_nowait(file, fcntl.LOCK_SH) else 0
+
+
+def _count_slots(memory: bytes) -> int:
+    """Most of a journal is a hole: blocks of zeros are not looked into."""
+    blocks = (memory[start : start + len(_EMPTY_BLOCK)] for start in range(0, len(memory), len(_EMPTY_BLOCK)))
+    taken = (list(_read_slots(block, _SLOTS, _SLOT)) for block in blocks if block != _EMPTY_BLOCK)
+    return sum(len(slots) for slots in taken)
 
 
 def _read_slots(memory: mmap.mmap | bytes, taken: int, slot: struct.Struct) -> Iterator[Progress]:
@@ -233,9 +264,9 @@ def _is_ours(file: BinaryIO) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
 
 
-def _lock_nowait(file: BinaryIO) -> bool:
+def _lock_nowait(file: BinaryIO, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -23,6 +23,8 @@ Parameters = Mapping[str, object] | Sequence[object]
 CLOSE_SECONDS = 5.0
 ANSWER_SECONDS = 11.0
 """For a turn and a statement. A server that lives keeps its own limit of ten seconds; one that hangs keeps none."""
+TRANSACTION_SECONDS = 20.0
+"""For a turn and a whole transaction: a server that lives ends what waits or runs long before."""
 
 # All for one transaction (`true`): PostgreSQL takes them back at its end, however it ends.
 AS_USER: LiteralString = (
@@ -118,18 +120,22 @@ class Rights:
     async def transaction(self) -> AsyncIterator[TrioConnection]:
         """Several statements, all or nothing: COMMIT if the block ends well, else ROLLBACK.
 
+        Raises DatabaseUnavailable after TRANSACTION_SECONDS, wherever the block is then.
         COMMIT is shielded: a block that was left without an exception is committed even if the scope is cancelled.
         The block holds a connection: a `fetch` inside of it asks for a second one, and if every slot is held by
-        such a block, all of them wait for ever.
+        such a block, all of them wait until that time is over.
         """
-        async with self._pool.lend() as connection:
-            try:
-                await connection.send(b"BEGIN;" + self._bind(connection))
-                yield connection
-                await _commit(connection)
-            finally:
-                with trio.move_on_after(END_SECONDS, shield=True):
-                    await _roll_back(connection)
+        with trio.move_on_after(TRANSACTION_SECONDS) as scope:
+            async with self._pool.lend() as connection:
+                try:
+                    await connection.send(b"BEGIN;" + self._bind(connection))
+                    yield connection
+                    await _commit(connection)
+                finally:
+                    with trio.move_on_after(END_SECONDS, shield=True):
+                        await _roll_back(connection)
+        if scope.cancelled_caught:
+            raise DatabaseUnavailable(f"PostgreSQL did not answer within {TRANSACTION_SECONDS:g} seconds")
 
     def _bind(self, connection: TrioConnection) -> bytes:
         return connection.bind(self._settings, (self._holder,))

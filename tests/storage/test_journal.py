@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import storage.journal
 from proxy.chat import Usage
-from storage.journal import Journal, JournalUnusable, Progress, find_journals, open_journal, read_orphan
+from storage.journal import Journal, JournalUnusable, Progress, count_running, find_journals, open_journal, read_orphan
 from tests.storage.journals import journal_process, leave_journal
 
 BIGGEST = 2**64 - 1
@@ -180,6 +180,42 @@ def test_a_state_that_lacks_members_is_read(state: dict[str, int]) -> None:
     progress = Progress.from_json(UUID(int=1), state)
     assert progress.accepted == bool(state.get("accepted"))
     assert progress.output_tokens == state.get("output_tokens", 0)
+
+
+# Counting
+
+
+def test_the_running_calls_of_all_workers_of_a_server_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start_as_worker() -> int:
+        return 4711
+
+    monkeypatch.setattr(storage.journal, "_find_server", start_as_worker)
+    with open_journal(tmp_path) as first, open_journal(tmp_path) as second:
+        slots = [begin(first, Progress(uuid4(), True)) for _ in range(300)] + [begin(second, call) for call in CALLS]
+        assert count_running(tmp_path) == 300 + len(CALLS)
+        for slot in slots[:-1]:
+            slot.clear()
+        assert count_running(tmp_path) == 1
+        slots[-1].clear()
+        assert count_running(tmp_path) == 0
+    assert count_running(tmp_path) == 0
+
+
+def test_the_calls_of_another_server_beside_ours_are_not_counted(tmp_path: Path) -> None:
+    with journal_process(tmp_path, CALLS), open_journal(tmp_path) as journal:
+        slot = begin(journal, CALLS[0])
+        assert count_running(tmp_path) == 1
+        slot.clear()
+
+
+def test_the_calls_that_a_dead_worker_left_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_journal(tmp_path, CALLS)
+    (path,) = find_journals(tmp_path)
+    monkeypatch.setattr(storage.journal, "_find_server", lambda: int(path.name.partition("-")[0]))
+    assert count_running(tmp_path) == 0
+    assert read(path) == CALLS
 
 
 # Slots

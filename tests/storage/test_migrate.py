@@ -98,18 +98,26 @@ def test_usage_from_before_there_were_more_buckets_is_kept(empty_url: str, monke
 
 
 async def test_an_owner_who_is_no_superuser_is_enough(servers: EmbeddedServers, empty_name: str) -> None:
-    """Policies bind the owner as well: the booking trigger has to have one of its own."""
+    """Policies bind the owner as well: the triggers that act as it have to have some of their own. As whoever has made
+    the roles, it may grant them and does not inherit what they may do.
+    """
     role = f"owner_{uuid4().hex}"
     with psycopg.connect(with_database(servers.owner_database_url, empty_name), autocommit=True) as superuser:
         superuser.execute(f"CREATE ROLE {role} LOGIN CREATEROLE".encode())
-        superuser.execute(f"GRANT cloche_request, cloche_operator TO {role} WITH ADMIN OPTION".encode())
+        superuser.execute(f"GRANT cloche_request, cloche_operator TO {role} WITH ADMIN TRUE, INHERIT FALSE".encode())
         superuser.execute(f"ALTER DATABASE {empty_name} OWNER TO {role}".encode())
         try:
             migrate(with_database(servers.owner_database_url, empty_name).replace("cloche_owner@", f"{role}@"))
             async with open_database(with_database(servers.database_url, empty_name), size=1) as database:
                 user_id = await make_user(database, "10")
                 rows = await database.as_user(user_id).fetch("SELECT balance_usd::text FROM credit_balances")
+                operator = database.as_operator("test")
+                await operator.fetch("INSERT INTO identities VALUES ('i', 's', %s, NULL, false)", [user_id])
+                await operator.fetch("INSERT INTO user_aliases VALUES (gen_random_uuid(), %s)", [user_id])
+                await operator.fetch("DELETE FROM users")
+                tombstones = await operator.fetch("SELECT split_part(reference, ':', 1) FROM deleted_accounts")
             assert rows == [("10.000000",)]
+            assert sorted(tombstones) == [("subject",), ("user",), ("user",)]
         finally:
             superuser.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
             superuser.execute(f"REASSIGN OWNED BY {role} TO CURRENT_USER".encode())

@@ -1,6 +1,7 @@
 """Rows belong to users: shown in SQL, as whoever might try. Every table with a `user_id` is found by itself."""
 
 from collections.abc import Iterator
+from typing import LiteralString
 from uuid import UUID, uuid4
 
 import psycopg
@@ -21,6 +22,16 @@ TABLES_OF_USERS = """
     FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
     WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace AND attname = 'user_id' AND NOT attisdropped
     ORDER BY relname
+"""
+SIGN_IN_ROWS: LiteralString = """
+    INSERT INTO identities (issuer, subject, user_id, email_verified) VALUES ('i', %(user_id)s, %(user_id)s, false);
+    INSERT INTO user_aliases (alias_id, user_id) VALUES (gen_random_uuid(), %(user_id)s);
+    INSERT INTO logins (id, user_id, issuer, subject, refresh_token, auth_time, expires_at)
+        VALUES (gen_random_uuid(), %(user_id)s, 'i', 's', 'sealed', now(), now() + interval '1 day');
+    INSERT INTO revoked_tokens (revocation_id, user_id, expires_at)
+        VALUES (gen_random_uuid(), %(user_id)s, now() + interval '1 day');
+    INSERT INTO api_keys (user_id, key_hash, hint, label, scopes)
+        VALUES (%(user_id)s, encode(sha256(%(user_id)s::text::bytea), 'hex'), 'h', 'l', '{read}');
 """
 OUR_ROLES = ("cloche_server", "cloche_request", "cloche_operator")
 
@@ -48,6 +59,7 @@ def users(database_url: str) -> tuple[UUID, UUID]:
 async def make_rows(database_url: str) -> UUID:
     async with open_database(database_url, size=1) as database:
         user_id = await make_user(database, "10")
+        await database.as_operator("test").fetch(SIGN_IN_ROWS, {"user_id": user_id})
         await Accounts(database).make_device(user_id, uuid4())
         settled, running = build_hold(user_id), build_hold(user_id)
         await Credits(database).hold(settled)
@@ -72,7 +84,8 @@ def fetch(connection: psycopg.Connection, statement: str, table: str, *parameter
 
 def test_every_table_with_a_user_is_guarded(owner: psycopg.Connection) -> None:
     found = owner.execute(TABLES_OF_USERS).fetchall()
-    assert {"credit_balances", "credit_ledger", "devices", "holds", "usage"} <= {name for name, *_ in found}
+    tables = {"credit_balances", "credit_ledger", "devices", "holds", "usage", "identities", "logins", "api_keys"}
+    assert tables <= {name for name, *_ in found}
     assert [name for name, is_forced, has_policy in found if not (is_forced and has_policy)] == []
 
 
@@ -135,6 +148,24 @@ def test_without_a_role_the_server_may_do_nothing(
         "UPDATE users SET role = 'admin'",
         "INSERT INTO users (email, role) VALUES ('x@y.z', 'admin')",
         "DELETE FROM users",
+        "SELECT key_hash FROM api_keys",
+        "SELECT * FROM api_keys",
+        "UPDATE api_keys SET scopes = '{admin}'",
+        "INSERT INTO api_keys (user_id, key_hash, hint, label, scopes) SELECT id, '', '', '', '{admin}' FROM users",
+        "DELETE FROM api_keys",
+        "SELECT refresh_token FROM logins",
+        "UPDATE logins SET expires_at = 'infinity'",
+        "DELETE FROM logins",
+        "UPDATE identities SET user_id = user_id",
+        "INSERT INTO identities (issuer, subject, user_id, email_verified) SELECT 'i', 's', id, true FROM users",
+        "INSERT INTO user_aliases SELECT gen_random_uuid(), id FROM users",
+        "DELETE FROM user_aliases",
+        "DELETE FROM revoked_tokens",
+        "UPDATE revoked_tokens SET expires_at = now()",
+        "SELECT reference FROM deleted_accounts",
+        "DELETE FROM deleted_accounts",
+        "INSERT INTO deleted_accounts (reference) VALUES ('user:x')",
+        "SELECT action FROM audit_log",
         "UPDATE models SET pricing_info = '{}'",
         "CREATE TABLE mine (id int)",
         "SET LOCAL row_security = off; SELECT FROM holds",

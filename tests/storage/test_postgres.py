@@ -14,6 +14,8 @@ import trio
 from psycopg.conninfo import make_conninfo
 from psycopg.types.json import Jsonb
 
+import storage.postgres
+from storage.errors import DatabaseUnavailable
 from storage.postgres import Database, Rights, open_database
 from storage.psycopg_trio import TrioConnection
 from tests.storage.test_psycopg_trio import open_connection
@@ -247,6 +249,22 @@ async def test_a_transaction_whose_block_ended_well_is_committed_though_cancelle
             await connection.execute(INSERT_NOTE, (1, ALICE))
             scope.cancel()
     assert await alice.fetch("SELECT count(*) FROM notes") == [(1,)]
+
+
+async def test_a_transaction_that_takes_too_long_is_given_up_and_rolled_back(
+    alice: Rights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that hangs keeps no limit of its own."""
+    monkeypatch.setattr(storage.postgres, "TRANSACTION_SECONDS", 0.2)
+
+    async def hang() -> None:
+        async with alice.transaction() as connection:
+            await connection.execute(INSERT_NOTE, (1, ALICE))
+            await trio.sleep_forever()
+
+    with trio.fail_after(5), pytest.raises(DatabaseUnavailable, match="did not answer"):
+        await hang()
+    assert await alice.fetch("SELECT count(*) FROM notes") == [(0,)]
 
 
 async def test_a_swallowed_error_is_not_mistaken_for_a_commit(alice: Rights) -> None:
