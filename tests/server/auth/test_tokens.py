@@ -75,6 +75,7 @@ def test_a_token_has_the_claims_that_the_clients_know() -> None:
         "scope": "read write rpc",
         "session_id": None,
         "ip_binding": None,
+        "auth_time": 1_700_000_000,
     }
 
 
@@ -87,6 +88,27 @@ def test_what_was_issued_is_read_back() -> None:
     assert (token.user_id, token.device_id, token.binding) == (USER, str(DEVICE), hash_binding(str(DEVICE)))
     assert token.scopes == {"read", "write", "rpc"}
     assert token.expires_at == pytest.approx(time.time() + DAY, abs=5)
+
+
+def test_a_token_of_a_sign_in_names_it_and_when_and_as_whom_it_was() -> None:
+    session = uuid4()
+    token = read_token([SECRET], issue(session_id=session, auth_time=1_700_000_000.9, subject="auth0|ann"))
+    assert (token.session_id, token.revocation_id) == (session, session)
+    assert (token.auth_time, token.subject, token.email) == (1_700_000_000, "auth0|ann", "ann@example.com")
+
+
+def test_a_token_without_a_sign_in_is_revoked_by_itself() -> None:
+    token = read_token([SECRET], issue())
+    assert (token.session_id, token.revocation_id) == (None, token.token_id)
+    assert token.auth_time == pytest.approx(time.time(), abs=5)
+
+
+def test_without_a_time_of_sign_in_the_time_of_making_counts() -> None:
+    assert read_token([SECRET], sign(build_claims(iat=1_700_000_000))).auth_time == 1_700_000_000
+
+
+def test_a_token_shows_no_address_of_mail_in_its_repr() -> None:
+    assert "ann@example.com" not in repr(read_token([SECRET], issue()))
 
 
 def test_without_a_device_nothing_is_bound() -> None:
@@ -104,6 +126,11 @@ def test_a_device_is_compared_in_lower_case() -> None:
 # Which hold
 
 
+def test_a_token_that_the_replaced_secret_signed_expires_as_any_other() -> None:
+    text = sign(build_claims(exp=int(time.time()) - 1), NEXT_SECRET)
+    assert refuse(text, SECRET, NEXT_SECRET) == "Token expired"
+
+
 def test_a_second_secret_is_accepted_and_a_third_is_not() -> None:
     text = issue()
     assert read_token([NEXT_SECRET, SECRET], text).user_id == USER
@@ -119,6 +146,33 @@ def test_an_expired_token_says_so_without_leeway(secrets: list[str]) -> None:
 def test_a_token_may_be_older_than_a_day() -> None:
     now = int(time.time())
     assert read_token([SECRET], sign(build_claims(iat=now - 30 * DAY, exp=now + 60))).user_id == USER
+
+
+def test_a_token_that_is_over_counts_within_a_grace_and_no_longer() -> None:
+    text = sign(build_claims(exp=int(time.time()) - 50))
+    assert read_token([SECRET], text, grace_seconds=60).user_id == USER
+    with pytest.raises(NotAuthenticated, match="Token expired"):
+        read_token([SECRET], text, grace_seconds=40)
+
+
+def test_a_token_whose_time_has_not_come_is_refused_until_it_has() -> None:
+    now = int(time.time())
+    assert refuse(sign(build_claims(nbf=now + 60))) == "Invalid token"
+    assert read_token([SECRET], sign(build_claims(nbf=now - 1))).user_id == USER
+
+
+def test_a_token_that_is_remembered_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = issue()
+    assert read_token([SECRET], text).user_id == USER
+    later = time.time() + DAY + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert refuse(text) == "Token expired"
+
+
+@pytest.mark.parametrize("name", ["device_id", "tbh", "scope", "session_id", "auth_time", "auth0_sub", "ip_binding"])
+def test_a_claim_that_is_null_is_as_good_as_absent(name: str) -> None:
+    claims = build_claims()
+    assert read_token([SECRET], sign(claims | {name: None})) == read_token([SECRET], sign(claims))
 
 
 def test_a_clock_that_is_ahead_of_ours_is_forgiven() -> None:
@@ -143,6 +197,34 @@ def test_every_claim_that_is_needed_must_be_there(name: str) -> None:
         {"iss": "https://plantocode.eu.auth0.com/"},
         {"aud": "https://plantocode.com"},
         {"aud": None},
+        {"jti": None},
+        {"exp": True},
+        {"exp": float("nan")},
+        {"exp": 1e17},
+        {"exp": None},
+        {"iat": "now"},
+        {"iat": -1},
+        {"nbf": "now"},
+        {"device_id": 1},
+        {"device_id": [str(DEVICE)]},
+        {"tbh": {"sha256": "x"}},
+        {"scope": ["read", "write"]},
+        {"session_id": "1"},
+        {"session_id": 1},
+        {"session_id": ""},
+        {"session_id": [str(USER)]},
+        {"auth_time": "1700000000"},
+        {"auth_time": float("inf")},
+        {"auth_time": -5},
+        {"auth_time": 10**30},
+        {"auth0_sub": 5},
+        {"auth0_sub": {"a": "b"}},
+        {"auth0_sub": "a\x00b"},
+        {"auth0_sub": "\ud800"},
+        {"email": ["a@b.c"]},
+        {"email": "a\x00@b.c"},
+        {"ip_binding": 2130706433},
+        {"ip_binding": ["127.0.0.1"]},
     ],
     ids=str,
 )

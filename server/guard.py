@@ -1,0 +1,117 @@
+"""Who may pass: every request is asked here before its route runs. A route is guarded unless it says otherwise."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from quart import Response, current_app, g, request
+
+from server.auth.callers import SAFE_METHODS, Caller
+from server.circumstances import circumstances
+from server.errors import BodyTooLarge, NotAllowed, limit_headers
+from server.services import services
+from storage.rate_limits import Verdict
+
+SMALL_BODY_BYTES = 1024 * 1024
+GUARDED_PREFIXES = ("/api/", "/v1/")
+"""Where also what does not exist is told to callers alone."""
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """`budget` is a name of `server.budgets.Budgets`; None on a public route means that nothing is counted, on a
+    guarded one that the method decides. A route that takes more than a small body says so.
+    """
+
+    is_public: bool = False
+    budget: str | None = None
+    is_admin: bool = False
+    takes_large_body: bool = False
+
+
+GUARDED = Access()
+
+
+def access(**rules: Any) -> Callable[[View], View]:
+    """Rules for one route, below its `@blueprint.…`; see Access."""
+
+    def mark(view: View) -> View:
+        cast(Any, view).access = Access(**rules)
+        return view
+
+    return mark
+
+
+def find_access() -> Access:
+    """Of the route of this request. What is no route is public, outside of the guarded prefixes."""
+    if request.endpoint is None:
+        return GUARDED if request.path.startswith(GUARDED_PREFIXES) else Access(is_public=True, budget="public")
+    return cast(Access, getattr(current_app.view_functions[request.endpoint], "access", GUARDED))
+
+
+async def guard() -> None:
+    """Before every request. Raises what `Callers.find` does, LimitExceeded and BodyTooLarge.
+
+    OPTIONS asks which methods there are: that is for everybody, and Quart answers it by itself.
+    """
+    if request.method == "OPTIONS":
+        return
+    rules = find_access()
+    if rules.is_public:
+        await _count(rules.budget)
+    else:
+        await _find_caller(rules)
+    if not rules.takes_large_body:
+        keep_body_small()
+
+
+def keep_body_small() -> None:
+    """Quart gives a body its limit when a request begins, which is before its route is known. Here it gets a smaller
+    one; what says that it is larger, or has come meanwhile, is refused also by a route that reads no body.
+    """
+    body = request.body
+    most = min(SMALL_BODY_BYTES, body._max_content_length or SMALL_BODY_BYTES)
+    if (request.content_length or 0) > most or len(body._data) > most:
+        raise BodyTooLarge(f"at most {most} bytes here")
+    body._max_content_length = most
+
+
+async def add_limit_headers(response: Response) -> Response:
+    """After every request that drew on a budget, unless its credentials were refused: then nobody is told what its
+    address has left. A 429 tells of the budget that refused it.
+    """
+    verdict: Verdict | None = g.get("verdict")
+    if verdict is not None and "RateLimit-Limit" not in response.headers:
+        response.headers.update(limit_headers(verdict))
+    return response
+
+
+def caller() -> Caller:
+    """Who calls the guarded route at hand."""
+    return cast(Caller, g.caller)
+
+
+async def _count(name: str | None) -> None:
+    if name is None:
+        return
+    limits = services().limits
+    g.verdict = await limits.take_for_address(circumstances().address, [(limits.budgets.find(name), "")])
+
+
+async def _find_caller(rules: Access) -> None:
+    name = rules.budget or ("reads" if request.method in SAFE_METHODS else "writes")
+    budget = services().limits.budgets.find(name)
+    g.caller = await services().callers.find(request.method, request.headers, budget)
+    g.verdict = g.caller.verdict
+    if rules.is_admin and not g.caller.is_admin:
+        await _refuse_admin(g.caller)
+
+
+async def _refuse_admin(who: Caller) -> None:
+    auditor = services().auditor
+    entity = ("route", request.endpoint or "")
+    entry = auditor.build_entry("admin_refused", "refused", actor=who.actor, subject_id=who.user_id, entity=entity)
+    await auditor.note_refusal(entry)
+    raise NotAllowed("this is for administrators")
