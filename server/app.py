@@ -6,10 +6,13 @@ from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from server.connection import Connection
+from server.config import Config
+from server.connection import Edge, use_edge
 from server.dialects import openai, shipped
+from server.edge import Rules
 from server.errors import INTERNAL, Problem, describe, describe_status
-from server.routes import chat, health, models
+from server.guard import add_limit_headers, guard
+from server.routes import account, api_keys, chat, deployment, health, local_issuer, models, sign_in
 from server.services import Services, use_services
 
 BODY_SECONDS = 1800
@@ -21,16 +24,27 @@ logger = logging.getLogger(__name__)
 def create_app(services: Services) -> QuartTrio:
     """An application that answers with these services."""
     app = QuartTrio("server", static_folder=None)
-    app.asgi_http_class = Connection
+    use_edge(app, build_edge(services.config))
     app.config["MAX_CONTENT_LENGTH"] = services.config.max_body_bytes
     app.config["BODY_TIMEOUT"] = BODY_SECONDS
     app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # a redirect, which would lose the body of a POST
     use_services(services, app.extensions)
-    for module in (chat, health, models):
+    app.before_request(guard)
+    app.after_request(add_limit_headers)
+    for module in (account, api_keys, chat, deployment, health, models, sign_in):
         app.register_blueprint(module.blueprint)
+    app.register_blueprint(sign_in.browser)
+    if services.local_issuer is not None:
+        app.register_blueprint(local_issuer.blueprint)
+        app.register_blueprint(local_issuer.browser)
     app.register_error_handler(HTTPException, answer_http_exception)
     app.register_error_handler(Exception, answer_exception)
     return app
+
+
+def build_edge(config: Config) -> Edge:
+    return Edge(Rules(config.cors_origins, config.trusted_proxies), config.logs_access)
 
 
 async def answer_exception(error: Exception) -> Response:

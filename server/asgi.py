@@ -16,22 +16,34 @@ from proxy.sandbox import SandboxTransport
 from proxy.transport import Deadlines, Transport, open_transport
 from server import hypercorn_fixes
 from server.app import create_app
+from server.auditor import Auditor
 from server.auth.callers import Callers
+from server.auth.local_issuer import LocalIssuer
+from server.auth.openid import OpenIdProvider, open_openid_provider
+from server.auth.provisioning import Provisioning
+from server.auth.sign_in import SignIn
 from server.breakers import SharedBreakers
 from server.catalogue import Catalogue
 from server.config import Config, ConfigInvalid, read_config
 from server.leases import Leases
+from server.limits import Limits
 from server.logs import set_up_logs
+from server.outage import Outage
 from server.services import Services
 from storage.accounts import Accounts
+from storage.api_keys import ApiKeys
+from storage.audit import AuditLog
 from storage.breakers import BreakerTable
 from storage.credits import Credits
 from storage.errors import StorageError
 from storage.journal import open_journal
+from storage.login_states import LoginStates
 from storage.migrate import check_schema
-from storage.postgres import open_database
-from storage.redis import open_redis
-from storage.tokens import Tokens
+from storage.postgres import Database, open_database
+from storage.rate_limits import RateLimits
+from storage.redis import Redis, open_redis
+from storage.sessions import Sessions
+from storage.sign_ins import SignIns
 
 Loop = Callable[[], Awaitable[object]]
 
@@ -97,6 +109,7 @@ async def open_services(config: Config) -> AsyncIterator[tuple[Services, list[Lo
         open_database(config.database_url, size=config.database_connections) as database,
         open_redis(config.redis_url) as redis,
         open_transport(deadlines) as network,
+        open_openid_provider(config.sign_in) as issuer,
     ):
         await check_schema(database)
         catalogue = Catalogue(database)
@@ -106,19 +119,56 @@ async def open_services(config: Config) -> AsyncIterator[tuple[Services, list[Lo
             transport: Transport = network if config.is_production else SandboxTransport(network)
             patience = Patience(config.first_token_seconds, config.total_seconds, config.retry_seconds)
             breakers = SharedBreakers(BreakerTable(redis))
-            reach = Reach(transport, breakers, patience)
-            secrets = [config.jwt_secret, *([config.jwt_previous_secret] if config.jwt_previous_secret else [])]
+            gateway = Gateway(
+                lambda: catalogue.models, config.upstreams, Reach(transport, breakers, patience), credits_, journal
+            )
+            sign_in, callers = build_sign_in(config, database, redis, issuer, credits_)
             services = Services(
                 config=config,
                 database=database,
                 redis=redis,
-                callers=Callers(Tokens(redis, Accounts(database)), secrets),
+                callers=callers,
+                limits=sign_in.limits,
+                auditor=sign_in.auditor,
+                api_keys=sign_in.api_keys,
+                sign_in=sign_in,
+                local_issuer=LocalIssuer(config.sign_in, redis) if config.sign_in.is_local else None,
                 catalogue=catalogue,
-                gateway=Gateway(lambda: catalogue.models, config.upstreams, reach, credits_, journal),
+                gateway=gateway,
             )
-            leases = Leases(credits_, journal, config.journal_folder, services.gateway.call_off)
+            leases = Leases(credits_, journal, config.journal_folder, gateway.call_off)
             loops: list[Loop] = [catalogue.keep_fresh, breakers.keep_fresh, network.watch_silence]
+            loops += [issuer.keep_keys_fresh, sign_in.keep_purged]
             yield services, [*loops, leases.keep_renewing, leases.keep_sweeping]
+
+
+def build_sign_in(
+    config: Config, database: Database, redis: Redis, issuer: OpenIdProvider, credits_: Credits
+) -> tuple[SignIn, Callers]:
+    """Who may call, and how they come to."""
+    secrets = [config.jwt_secret, *([config.jwt_previous_secret] if config.jwt_previous_secret else [])]
+    limits = Limits(RateLimits(redis), config.budgets, Outage())
+    audit = AuditLog(database, config.region, config.audit_secret)
+    sign_ins = SignIns(database, audit)
+    sessions = Sessions(redis, Accounts(database))
+    api_keys = ApiKeys(redis, database)
+    provisioning = Provisioning(sign_ins, config.sign_in.issuer)
+    auditor = Auditor(audit)
+    callers = Callers(sessions, api_keys, provisioning, limits, auditor, secrets, config.api_key_secret)
+    sign_in = SignIn(
+        settings=config.sign_in,
+        token_days=config.token_days,
+        secrets=secrets,
+        issuer=issuer,
+        states=LoginStates(redis),
+        sign_ins=sign_ins,
+        sessions=sessions,
+        api_keys=api_keys,
+        limits=limits,
+        credits=credits_,
+        auditor=auditor,
+    )
+    return sign_in, callers
 
 
 def load_application(environment: Mapping[str, str]) -> Application:

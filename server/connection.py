@@ -3,36 +3,169 @@
 Quart-Trio runs the handler and the sending of its answer in one task, which it cancels when the client has gone. All
 that the request opened lives on one exit stack of that task: it unwinds when the last byte is sent, or at once when the
 client leaves, whether the handler was waiting, or a body generator was, or had never started.
+
+Around it stands what holds for every request, whatever becomes of it: its circumstances, the headers of its answer, and
+its line in the log.
 """
 
+import logging
+import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import TypeVar, cast
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
 
 import trio
-from hypercorn.typing import ASGISendCallable
-from quart import request
-from quart.wrappers import Request
-from quart_trio.asgi import TrioASGIHTTPConnection
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, WebsocketScope
+from quart import Quart, current_app, request
+from quart.wrappers import Request, Response
+from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIHTTPConnection, TrioASGIWebsocketConnection
+from werkzeug.datastructures import Headers
+from werkzeug.wrappers import Response as WerkzeugResponse
 
-_KEY = "cloche.open_resources"
+from server.circumstances import Circumstances, set_circumstances
+from server.edge import (
+    Arrival,
+    Header,
+    Rules,
+    answers_preflight,
+    build_headers,
+    build_preflight,
+    find_path,
+    read_arrival,
+)
+
+MAX_LOGGED_PATH = 200
+LEFT = "left"
+"""The status, in the log, of a request whose answer did not go out to its end."""
+
+_RESOURCES = "cloche.open_resources"
+_EDGE = "cloche.edge"
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Edge:
+    """What the connections of one app share. `requests` are those that this process answers right now."""
+
+    rules: Rules
+    logs_access: bool
+    requests: int = 0
+    began: float = field(default_factory=time.monotonic)
 
 
 class Connection(TrioASGIHTTPConnection):
     """One request. There is no response timeout here: the socket has a write deadline, and a stream may be long."""
 
+    def __init__(self, app: Quart, scope: HTTPScope) -> None:
+        super().__init__(app, scope)
+        self._edge = cast(Edge, app.extensions[_EDGE])
+        self._arrival = _arrive(self._edge, scope)
+        self._status: int | str = LEFT
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        _set_circumstances(self._arrival)
+        began = time.perf_counter()
+        self._edge.requests += 1
+        try:
+            if answers_preflight(self.scope["method"], self.scope["headers"]):
+                await self._answer_preflight(send)
+            else:
+                await super().__call__(receive, send)
+        finally:
+            self._edge.requests -= 1
+            if self._edge.logs_access:
+                _log_access(self.scope["method"], self.scope["path"], self._status, began)
+
     async def handle_request(  # type: ignore[override] # as Quart-Trio itself has it
         self, nursery: trio.Nursery, request: Request, send: ASGISendCallable
     ) -> None:
         async with AsyncExitStack() as stack:
-            cast(dict[str, object], self.scope)[_KEY] = stack
+            cast(dict[str, object], self.scope)[_RESOURCES] = stack
             response = await self.app.handle_request(request)
             await self._send_response(send, response)
         nursery.cancel_scope.cancel()
 
+    async def _send_response(self, send: ASGISendCallable, response: Response | WerkzeugResponse) -> None:
+        response.headers.extend(build_headers(self._arrival, response.headers.keys()))
+        await super()._send_response(send, response)
+        self._status = response.status_code
+
+    async def _answer_preflight(self, send: ASGISendCallable) -> None:
+        """Nobody is asked who calls, and nothing is counted: a preflight has no credentials."""
+        headers = _encode(build_preflight(self._arrival, self.scope["headers"]))
+        await send({"type": "http.response.start", "status": 204, "headers": headers})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        self._status = 204
+
+
+class SocketConnection(TrioASGIWebsocketConnection):
+    """One WebSocket, from its handshake to its end."""
+
+    def __init__(self, app: QuartTrio, scope: WebsocketScope) -> None:
+        super().__init__(app, scope)
+        self._edge = cast(Edge, app.extensions[_EDGE])
+        self._arrival = _arrive(self._edge, scope)
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        _set_circumstances(self._arrival)
+        began = time.perf_counter()
+        self._edge.requests += 1
+        try:
+            await super().__call__(receive, send)
+        finally:
+            self._edge.requests -= 1
+            if self._edge.logs_access:
+                _log_access("GET", self.scope["path"], 101 if self._accepted else "refused", began)
+
+    async def accept_connection(self, send: ASGISendCallable, headers: Headers, subprotocol: str | None) -> None:
+        headers.set("X-Request-ID", self._arrival.request_id)
+        await super().accept_connection(send, headers, subprotocol)
+
+
+def use_edge(app: QuartTrio, edge: Edge) -> None:
+    """Let every request of the app come in by it."""
+    app.extensions[_EDGE] = edge
+    app.asgi_http_class = Connection
+    app.asgi_websocket_class = SocketConnection
+
+
+def edge() -> Edge:
+    """Of the app that answers the request at hand."""
+    return cast(Edge, current_app.extensions[_EDGE])
+
 
 async def keep_open(resource: AbstractAsyncContextManager[T]) -> T:
     """Enter a resource that is left when the request has ended, however it ends."""
-    stack = cast(AsyncExitStack, cast(dict[str, object], request.scope)[_KEY])
+    stack = cast(AsyncExitStack, cast(dict[str, object], request.scope)[_RESOURCES])
     return await stack.enter_async_context(resource)
+
+
+def _arrive(edge: Edge, scope: Any) -> Arrival:
+    """Nothing behind this line sees another name of the path, or what a proxy in front has hidden."""
+    client = scope.get("client")
+    arrival = read_arrival(edge.rules, client[0] if client else None, scope["scheme"], scope["headers"])
+    scope["path"] = find_path(scope["path"])
+    if arrival.is_https and scope["type"] == "http":
+        scope["scheme"] = "https"
+    return arrival
+
+
+def _set_circumstances(arrival: Arrival) -> None:
+    set_circumstances(Circumstances(arrival.request_id, arrival.address, arrival.user_agent))
+
+
+def _log_access(method: str, path: str, status: int | str, began: float) -> None:
+    """Without the query, which carries codes and names of logins."""
+    duration_ms = round((time.perf_counter() - began) * 1000, 2)
+    logger.info(
+        "a request has ended",
+        extra={"method": method, "path": path[:MAX_LOGGED_PATH], "status": status, "duration_ms": duration_ms},
+    )
+
+
+def _encode(headers: list[Header]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode("latin1")) for name, value in headers]

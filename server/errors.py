@@ -1,5 +1,6 @@
 """One table: exception to status, error type and label; and the one envelope that all clients decode."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -7,7 +8,9 @@ from proxy import errors as proxy_errors
 from proxy.chat import Failed
 from proxy.media import MediaRefused
 from storage import errors as storage_errors
+from storage.api_keys import TooManyKeys
 from storage.credits import BalanceTooLow, RequestRepeated
+from storage.rate_limits import Verdict
 
 
 class ServerError(Exception):
@@ -18,8 +21,30 @@ class NotAuthenticated(ServerError):
     """No credentials, or credentials that don't hold."""
 
 
+class SignInRefused(NotAuthenticated):
+    """A sign-in that counts no more, or whose person may not come in."""
+
+
 class NotAllowed(ServerError):
     """The caller is known and may not do this."""
+
+
+class LimitExceeded(ServerError):
+    """The caller has had what it may have in a window. Nothing was drawn."""
+
+    def __init__(self, verdict: Verdict, window_seconds: float) -> None:
+        seconds = max(1, math.ceil(verdict.retry_after_seconds))
+        super().__init__(f"the limit is {verdict.limit} in {window_seconds:g} seconds; try again in {seconds} seconds")
+        self.verdict = verdict
+        self.retry_after_seconds = seconds
+
+
+class IssuerUnavailable(ServerError):
+    """Whoever signs people in (Auth0) does not answer, or not as it should: nothing is said about the caller."""
+
+
+class NotFound(ServerError):
+    """What the request names is not there, or not the caller's."""
 
 
 class RequestInvalid(ServerError):
@@ -50,6 +75,11 @@ class Problem:
     reason: str = ""
     """What happened, where there is a word for it that says more than the type: programs on `/v1` branch on it."""
 
+    @property
+    def detail(self) -> str:
+        """The message without its label, which says nothing to people."""
+        return self.message.partition(": ")[2] or self.message
+
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
@@ -68,7 +98,13 @@ _STORES_AWAY = _Kind(
 
 _TABLE: Mapping[type[Exception], _Kind] = {
     NotAuthenticated: _Kind(401, "authentication_error", "Authentication error"),
+    SignInRefused: _Kind(401, "unauthorized", "Unauthorized"),
     NotAllowed: _Kind(403, "forbidden", "Forbidden"),
+    NotFound: _Kind(404, "not_found", "Not found"),
+    LimitExceeded: _Kind(429, "rate_limit_error", "Too many requests", reason="rate_limit_exceeded"),
+    IssuerUnavailable: _Kind(
+        503, "external_service_error", "External service error", 5, "sign-in cannot be reached now; try again soon"
+    ),
     RequestInvalid: _Kind(400, "validation_error", "Validation error"),
     BodyTooLarge: _Kind(413, "payload_too_large", "Payload too large"),
     proxy_errors.ModelUnknown: _Kind(404, "not_found", "Not found", reason="model_not_found"),
@@ -79,6 +115,7 @@ _TABLE: Mapping[type[Exception], _Kind] = {
     proxy_errors.RequestNotSupported: _Kind(400, "bad_request", "Bad request"),
     BalanceTooLow: _Kind(402, "credit_insufficient", "Insufficient credits"),
     RequestRepeated: _Kind(409, "already_exists", "Already exists"),
+    TooManyKeys: _Kind(409, "already_exists", "Already exists"),
     storage_errors.DatabaseUnavailable: _STORES_AWAY,
     storage_errors.RedisUnavailable: _STORES_AWAY,
 }
@@ -119,9 +156,19 @@ def describe(error: Exception) -> Problem | None:
     kind = next((_TABLE[class_] for class_ in type(error).__mro__ if class_ in _TABLE), None)
     if kind is None:
         return None
-    headers = {} if kind.retry_after_seconds is None else {"Retry-After": str(kind.retry_after_seconds)}
     message = f"{kind.label}: {kind.told or error}"
-    return Problem(kind.status, kind.error_type, message, headers=headers, reason=kind.reason)
+    return Problem(kind.status, kind.error_type, message, headers=_problem_headers(error, kind), reason=kind.reason)
+
+
+def limit_headers(verdict: Verdict) -> dict[str, str]:
+    """What is left of a budget. `RateLimit-Reset` is in seconds from now, not a time of day:
+    https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-ratelimit-headers-06
+    """
+    return {
+        "RateLimit-Limit": str(verdict.limit),
+        "RateLimit-Remaining": str(verdict.remaining),
+        "RateLimit-Reset": str(math.ceil(verdict.reset_seconds)),
+    }
 
 
 def describe_status(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Problem:
@@ -177,6 +224,12 @@ def _provider_error(failed: Failed) -> dict[str, object]:
     limits = {"requestedTokens": failed.requested_tokens, "modelLimit": failed.model_limit}
     context = {name: tokens for name, tokens in limits.items() if tokens is not None}
     return provider_error | ({"context": context} if context else {})
+
+
+def _problem_headers(error: Exception, kind: _Kind) -> dict[str, str]:
+    if isinstance(error, LimitExceeded):
+        return {"Retry-After": str(error.retry_after_seconds), **limit_headers(error.verdict)}
+    return {} if kind.retry_after_seconds is None else {"Retry-After": str(kind.retry_after_seconds)}
 
 
 def _describe_failed(failed: Failed) -> Problem:

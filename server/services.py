@@ -6,9 +6,14 @@ from typing import cast
 from quart import current_app
 
 from proxy.gateway import Gateway
+from server.auditor import Auditor
 from server.auth.callers import Callers
+from server.auth.local_issuer import LocalIssuer
+from server.auth.sign_in import SignIn
 from server.catalogue import Catalogue
 from server.config import Config
+from server.limits import Limits
+from storage.api_keys import ApiKeys
 from storage.postgres import Database
 from storage.redis import Redis
 
@@ -21,6 +26,11 @@ class Services:
     database: Database
     redis: Redis
     callers: Callers
+    limits: Limits
+    auditor: Auditor
+    api_keys: ApiKeys
+    sign_in: SignIn
+    local_issuer: LocalIssuer | None
     catalogue: Catalogue
     gateway: Gateway
 

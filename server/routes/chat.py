@@ -12,6 +12,7 @@ from server.dialects import openai, shipped
 from server.dialects.dialect import Answer, Decoded, Dialect
 from server.dialects.options import check_text
 from server.errors import ProviderFailed
+from server.guard import access, caller
 from server.services import services
 from server.streaming import stream_response, wait_first
 
@@ -19,21 +20,23 @@ blueprint = Blueprint("chat", __name__)
 
 
 @blueprint.post("/api/llm/chat/completions")
-@blueprint.post("/api/v1/llm/chat/completions")
+@access(budget="llm_requests", takes_large_body=True)
 async def complete_shipped() -> Response:
     return await complete(shipped.DIALECT)
 
 
 @blueprint.post("/v1/chat/completions")
+@access(budget="llm_requests", takes_large_body=True)
 async def complete_openai() -> Response:
     return await complete(openai.DIALECT)
 
 
 async def complete(dialect: Dialect) -> Response:
-    """Caller first, so that nobody else can make us read a body; then the request; then the call."""
-    caller = await services().callers.find(request.method, request.headers)
+    """The caller is known, so nobody else can make us read a body; then the request; then the call."""
     decoded = _with_idempotency_key(dialect.decode(await _read_body()))
-    chat = await keep_open(services().gateway.open_chat(caller.user_id, decoded.request))
+    who = caller()
+    allowance = services().limits.open_allowance(who.owner_id, who.key_id, who.verdict)
+    chat = await keep_open(services().gateway.open_chat(who.user_id, decoded.request, allowance))
     answer = Answer(
         chat.request_id,
         f"chatcmpl-{chat.answer_id.hex}",

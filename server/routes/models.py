@@ -1,7 +1,7 @@
 """`GET /v1/models`: what can be named as `model`, in OpenAI's shape."""
 
 import msgspec
-from quart import Blueprint, Response, request
+from quart import Blueprint, Response
 
 from proxy.errors import ModelUnknown
 from proxy.routing import Model, usable_models, usable_providers
@@ -12,20 +12,19 @@ blueprint = Blueprint("models", __name__)
 
 @blueprint.get("/v1/models")
 async def list_models() -> Response:
-    models = await _find_models()
+    models = _find_models()
     return _as_json({"object": "list", "data": [_describe(model) for model in models]})
 
 
 @blueprint.get("/v1/models/<path:model_id>")
 async def show_model(model_id: str) -> Response:
-    found = [model for model in await _find_models() if model.id == model_id]
+    found = [model for model in _find_models() if model.id == model_id]
     if not found:
         raise ModelUnknown(f"no model {model_id[:200]!r} is offered here; GET /v1/models lists those that are")
     return _as_json(_describe(found[0]))
 
 
-async def _find_models() -> list[Model]:
-    await services().callers.find(request.method, request.headers)
+def _find_models() -> list[Model]:
     return usable_models(services().catalogue.models, services().gateway.upstreams)
 
 

@@ -22,6 +22,7 @@ from server.asgi import open_services
 from server.auth.tokens import issue_token
 from server.config import read_config
 from storage.accounts import Accounts
+from tests.end_to_end.cloche import NO_LIMITS, SIGN_IN
 
 SECRET = "only-for-tests-0123456789abcdef-0123456789"
 SHIPPED, OPENAI = "/api/llm/chat/completions", "/v1/chat/completions"
@@ -82,6 +83,8 @@ async def server(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIter
         "MAX_BODY_BYTES": str(MAX_BODY_BYTES),
         "OPENAI_BASE_URL": "http://127.0.0.1:9",
         "OPENAI_API_KEY": "sk-upstream",
+        **SIGN_IN,
+        **NO_LIMITS,
     }
     config = read_config(environment, load_providers())
     async with open_services(config) as (services, _), trio.open_nursery() as nursery:

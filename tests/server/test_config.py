@@ -15,6 +15,11 @@ NEEDED = {
     "DATABASE_URL": "postgresql://cloche:hunter2@127.0.0.1/cloche",
     "REDIS_URL": "redis://:hunter2@127.0.0.1:6379",
     "JWT_SECRET": SECRET,
+    "API_KEY_HASH_SECRET": "s3cret-keys-" * 4,
+    "AUDIT_HMAC_SECRET": "s3cret-audit-" * 4,
+    "AUTH0_DOMAIN": "example.eu.auth0.com",
+    "AUTH0_API_AUDIENCE": "https://api.example.com",
+    "AUTH0_NATIVE_CLIENT_ID": "desktop, mobile",
 }
 
 
@@ -29,9 +34,14 @@ def refuse(environment: Mapping[str, str]) -> list[str]:
     return caught.value.problems
 
 
-def test_three_settings_are_enough() -> None:
+def test_a_few_settings_are_enough() -> None:
     config = read()
-    assert (config.database_url, config.redis_url, config.jwt_secret) == tuple(NEEDED.values())
+    stores = (config.database_url, config.redis_url, config.jwt_secret)
+    assert (*stores, config.api_key_secret, config.audit_secret) == tuple(NEEDED.values())[:5]
+    assert (config.server_url, config.region) == ("http://127.0.0.1:8080", "default")
+    assert config.cors_origins == {"*"}
+    assert (config.trusted_proxies, config.logs_access) == ((), True)
+    assert (config.deployment_token, config.deployment_color) == (None, "unknown")
     assert config.is_production
     assert config.jwt_previous_secret is None
     assert config.token_days == 1
@@ -42,8 +52,11 @@ def test_three_settings_are_enough() -> None:
 
 
 def test_what_is_missing_is_told_all_at_once_with_an_example() -> None:
-    problems = refuse({"DATABASE_URL": " ", "LOG_LEVEL": "loud"})
-    assert [problem.split()[0] for problem in problems] == ["DATABASE_URL", "REDIS_URL", "JWT_SECRET", "LOG_LEVEL"]
+    problems = refuse({"DATABASE_URL": " ", "LOG_LEVEL": "loud", "RATE_LIMIT_READS": "0"})
+    assert [problem.split()[0] for problem in problems] == [
+        *("DATABASE_URL", "REDIS_URL", "JWT_SECRET", "LOG_LEVEL", "API_KEY_HASH_SECRET", "AUDIT_HMAC_SECRET"),
+        *("AUTH0_DOMAIN", "AUTH0_API_AUDIENCE", "AUTH0_NATIVE_CLIENT_ID", "RATE_LIMIT_READS"),
+    ]
     assert problems[0] == "DATABASE_URL is missing: set it to postgresql://user:password@host/database"
 
 
@@ -64,6 +77,20 @@ def test_what_is_missing_is_told_all_at_once_with_an_example() -> None:
         ("KEEP_ALIVE_SECONDS", "-1"),
         ("HOLD_LEASE_SECONDS", "x"),
         ("LOG_LEVEL", "TRACE"),
+        ("API_KEY_HASH_SECRET", "hunter2"),
+        ("AUDIT_HMAC_SECRET", "hunter2"),
+        ("REGION", "Europe / West"),
+        ("REGION", "x" * 41),
+        ("SERVER_URL", "api.example.com"),
+        ("DEPLOYMENT_COLOR", "blue;green"),
+        ("ACCESS_LOG", "sometimes"),
+        ("TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("TRUSTED_PROXIES", "10.0.0.1, proxy.internal"),
+        ("CORS_ORIGINS", "app.example.com"),
+        ("CORS_ORIGINS", "https://app.example.com/path"),
+        ("CORS_ORIGINS", "https://*.example.com"),
+        ("RATE_LIMIT_READS", "many"),
+        ("RATE_LIMIT_WINDOW_MS", "0"),
         ("OPENAI_BASE_URL", "api.openai.com"),
         ("OPENAI_BASE_URL", "ftp://api.openai.com"),
         ("OPENAI_BASE_URL", "https://"),
@@ -106,6 +133,13 @@ def test_every_setting_is_read() -> None:
         PROVIDER_IDLE_SECONDS="4",
         JOURNAL_FOLDER="/var/lib/cloche",
         LOG_LEVEL="debug",
+        ACCESS_LOG="off",
+        REGION="eu-west",
+        SERVER_URL="https://api.example.com/",
+        CORS_ORIGINS="https://App.example.com/, http://localhost:1420,tauri://localhost",
+        TRUSTED_PROXIES="10.1.2.3/8, 192.0.2.7,fd00::/8",
+        PLANTOCODE_DEPLOYMENT_TOKEN="deploy",
+        DEPLOYMENT_COLOR="green",
     )
     assert not config.is_production
     assert config.jwt_previous_secret == "p" * 32
@@ -113,12 +147,33 @@ def test_every_setting_is_read() -> None:
     assert (config.keep_alive_seconds, config.write_deadline_seconds, config.hold_lease_seconds) == (2.5, 3, 9)
     assert (config.connect_seconds, config.first_byte_seconds, config.idle_seconds) == (1, 2, 4)
     assert (config.journal_folder, config.log_level) == (Path("/var/lib/cloche"), "DEBUG")
+    assert (config.logs_access, config.region, config.server_url) == (False, "eu-west", "https://api.example.com")
+    assert config.cors_origins == {"https://app.example.com", "http://localhost:1420", "tauri://localhost"}
+    assert [str(network) for network in config.trusted_proxies] == ["10.0.0.0/8", "192.0.2.7/32", "fd00::/8"]
+    assert (config.deployment_token, config.deployment_color) == ("deploy", "green")
 
 
 def test_no_secret_shows_in_a_repr() -> None:
-    shown = repr(read(JWT_SECRET_PREVIOUS="p3evious-" * 4, OPENAI_API_KEY="sk-upstream"))
-    for secret in ("hunter2", "s3cret", "p3evious", "sk-upstream"):
+    settings = {"JWT_SECRET_PREVIOUS": "p3evious-" * 4, "OPENAI_API_KEY": "sk-upstream"}
+    shown = repr(read(**settings, VIBE_DEPLOYMENT_TOKEN="d3ploy"))
+    for secret in ("hunter2", "s3cret", "p3evious", "sk-upstream", "d3ploy"):
         assert secret not in shown
+
+
+def test_of_two_names_of_the_deployment_token_the_first_counts() -> None:
+    both = read(VIBE_DEPLOYMENT_TOKEN="first", PLANTOCODE_DEPLOYMENT_TOKEN="second")
+    assert both.deployment_token == "first"
+
+
+def test_each_purpose_has_a_secret_of_its_own_in_development_too() -> None:
+    needed = {name: NEEDED[name] for name in ("DATABASE_URL", "REDIS_URL", "JWT_SECRET")}
+    development = needed | {"ENVIRONMENT": "development"}
+    first, second = read_config(development, PROVIDERS), read_config(development, PROVIDERS)
+    assert first == second
+    assert len({first.jwt_secret, first.api_key_secret, first.audit_secret}) == 3
+    changed = read_config(development | {"JWT_SECRET": "another-" * 5}, PROVIDERS)
+    assert first.api_key_secret != changed.api_key_secret
+    assert len(refuse(development | {"JWT_SECRET": "short"})) == 1
 
 
 def test_the_journal_is_found_by_the_next_process_of_the_same_user() -> None:

@@ -12,18 +12,24 @@ from proxy.media import MediaRefused
 from server import errors
 from server.errors import (
     BodyTooLarge,
+    IssuerUnavailable,
+    LimitExceeded,
     NotAllowed,
     NotAuthenticated,
+    NotFound,
     Problem,
     ProviderFailed,
     RequestInvalid,
+    SignInRefused,
     describe,
     describe_status,
     envelope,
     error_details,
 )
+from storage.api_keys import TooManyKeys
 from storage.credits import BalanceTooLow, RequestRepeated
 from storage.errors import DatabaseUnavailable, RedisUnavailable
+from storage.rate_limits import Verdict
 
 TOKEN_LIMIT_PHRASES = ("maximum context length", "context window exceeded", "too many tokens", "is too long")
 DESKTOP_TYPES = {
@@ -38,6 +44,7 @@ DESKTOP_TYPES = {
     "not_found",
     "rate_limit_error",
     "timeout_error",
+    "unauthorized",
     "validation_error",
 }
 """What the desktop maps to words of its own; it shows others as a generic error with status and message."""
@@ -49,10 +56,17 @@ def problem_of(error: Exception) -> Problem:
     return problem
 
 
+def build_verdict(**seconds: float) -> Verdict:
+    return Verdict(is_granted=False, budget=0, limit=60, remaining=0, drawn_at=0, **seconds)
+
+
 @pytest.mark.parametrize(
     ("error", "status", "error_type", "message"),
     [
         (NotAuthenticated("who?"), 401, "authentication_error", "Authentication error: who?"),
+        (SignInRefused("over"), 401, "unauthorized", "Unauthorized: over"),
+        (NotFound("gone"), 404, "not_found", "Not found: gone"),
+        (TooManyKeys("full"), 409, "already_exists", "Already exists: full"),
         (NotAllowed("no"), 403, "forbidden", "Forbidden: no"),
         (RequestInvalid("n: why"), 400, "validation_error", "Validation error: n: why"),
         (BodyTooLarge("big"), 413, "payload_too_large", "Payload too large: big"),
@@ -101,6 +115,30 @@ def test_stores_that_are_away_are_never_the_callers_fault_and_tell_nothing_of_th
     assert (problem.status, problem.error_type, problem.headers) == (503, "database_error", {"Retry-After": "2"})
     assert "10.0.0.7" not in problem.message
     assert "try again" in problem.message
+
+
+def test_an_issuer_that_is_away_is_a_503_that_tells_nothing_of_it() -> None:
+    problem = problem_of(IssuerUnavailable("https://tenant.example: connection refused"))
+    assert (problem.status, problem.error_type) == (503, "external_service_error")
+    assert problem.headers == {"Retry-After": "5"}
+    assert "tenant" not in problem.message
+
+
+def test_who_has_had_enough_is_told_for_how_long() -> None:
+    problem = problem_of(LimitExceeded(build_verdict(retry_after_seconds=12.1, reset_seconds=47.5), 60))
+    assert (problem.status, problem.error_type, problem.reason) == (429, "rate_limit_error", "rate_limit_exceeded")
+    assert problem.message == "Too many requests: the limit is 60 in 60 seconds; try again in 13 seconds"
+    assert problem.headers == {
+        "Retry-After": "13",
+        "RateLimit-Limit": "60",
+        "RateLimit-Remaining": "0",
+        "RateLimit-Reset": "48",
+    }
+
+
+def test_nobody_is_told_to_try_again_at_once() -> None:
+    problem = problem_of(LimitExceeded(build_verdict(retry_after_seconds=0, reset_seconds=0), 1))
+    assert problem.headers["Retry-After"] == "1"
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), RuntimeError("x")])
