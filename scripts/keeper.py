@@ -26,6 +26,7 @@ from storage.embedded import stop_servers
 READY_TIMEOUT_SECONDS = 60.0
 GRACE_SECONDS = 15.0
 WORKER_GRACE_SECONDS = 5.0
+SIGN_IN_ADVICE = "To sign in as the apps do, in a browser:\n\n.venv/bin/python -m scripts.sign_in"
 QUESTION = {"model": "sandbox/echo", "stream": True, "messages": [{"role": "user", "content": "Hello, who are you?"}]}
 
 
@@ -105,14 +106,21 @@ def reachable_host(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not bound
 
 
+def reachable_url(host: str, port: int) -> str:
+    """Where a server that listens there is found from this machine."""
+    name = reachable_host(host)
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
 def announcement(served: Served) -> str:
-    """Where the server is, and a first request to copy: a streamed chat for a user who was made for it."""
-    host = reachable_host(served.host)
-    url = f"http://[{host}]:{served.port}" if ":" in host else f"http://{host}:{served.port}"
+    """Where the server is, a first request to copy (a streamed chat for a user who was made for it), how to sign in."""
+    url = reachable_url(served.host, served.port)
     headers = first_headers()
     if headers is None:
         return f"\nCloche is ready: {url}\n"
-    return f"\nCloche is ready: {url}\n\nA first request, streamed:\n\n{curl_command(url, headers)}\n"
+    first = f"A first request, streamed:\n\n{curl_command(url, headers)}"
+    own_url = read_environment().get("SERVER_URL") or url
+    return f"\nCloche is ready: {url}\n\n{first}\n\n{SIGN_IN_ADVICE} --url {shlex.quote(own_url)}\n"
 
 
 def first_headers() -> dict[str, str] | None:

@@ -18,13 +18,16 @@ from pathlib import Path
 import psycopg
 
 from scripts.environment import PROJECT, data_folder, read_settings, write_settings
+from scripts.keeper import reachable_url
 from storage.embedded import start_servers
 from storage.embedded_home import make_data_folder
 from storage.errors import StorageError
 from storage.migrate import migrate
 from storage.seed import seed
 
-NEEDED_IN_PRODUCTION = ("DATABASE_URL", "REDIS_URL", "JWT_SECRET")
+NEEDED_IN_PRODUCTION = ("DATABASE_URL", "REDIS_URL", "JWT_SECRET", "API_KEY_HASH_SECRET", "AUDIT_HMAC_SECRET")
+SECRETS = ("JWT_SECRET", "API_KEY_HASH_SECRET", "AUDIT_HMAC_SECRET", "REFRESH_TOKEN_ENCRYPTION_KEY")
+"""Invented where nobody has set them; 32 bytes each, as the last one must have."""
 
 
 class CannotServe(Exception):
@@ -60,7 +63,7 @@ def serve(options: Options) -> None:
     if is_private:
         hold_data_folder(folder)
     keeper = start_keeper(folder, is_private)
-    settings = make_settings(folder, is_private)
+    settings = make_settings(folder, is_private, reachable_url(options.host, port))
     os.environ.update({name: value for name, value in settings.items() if not os.environ.get(name)})
     prepare_database()
     become_hypercorn(options, port, keeper)
@@ -78,8 +81,12 @@ def read_options(words: list[str]) -> Options:
 def refuse_half_a_production() -> None:
     """Private servers and invented secrets are for development."""
     missing = [name for name in NEEDED_IN_PRODUCTION if not os.environ.get(name)]
-    if os.environ.get("ENVIRONMENT", "").lower() == "production" and missing:
+    if is_production() and missing:
         raise CannotServe(f"ENVIRONMENT is production, but not set: {', '.join(missing)}")
+
+
+def is_production() -> bool:
+    return os.environ.get("ENVIRONMENT", "").strip().lower() == "production"
 
 
 def find_port(host: str, port: int) -> int:
@@ -130,10 +137,17 @@ def wait_for_former_keeper(folder: Path) -> int:
     return lock
 
 
-def make_settings(folder: Path, is_private: bool) -> dict[str, str]:
-    """Start the private servers if they are wanted, and write down what other commands need to know of them."""
-    settings = {"ENVIRONMENT": "development"}
-    settings["JWT_SECRET"] = read_settings(folder).get("JWT_SECRET") or secrets.token_hex(32)
+def make_settings(folder: Path, is_private: bool, url: str) -> dict[str, str]:
+    """Start the private servers if they are wanted, and write down what other commands need to know of us and them.
+
+    Secrets are made once. In production nothing is made or written, and what was written is left as it is.
+    """
+    settings = {"SERVER_URL": os.environ.get("SERVER_URL") or url}
+    if is_production():
+        return settings
+    former = read_settings(folder)
+    settings |= {name: former.get(name) or secrets.token_hex(32) for name in SECRETS}
+    settings["ENVIRONMENT"] = "development"
     if is_private:
         servers = start_servers(folder)
         settings["OWNER_DATABASE_URL"] = servers.owner_database_url

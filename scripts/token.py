@@ -22,7 +22,7 @@ from storage.credits import Credits
 from storage.errors import StorageError
 from storage.postgres import open_database
 from storage.redis import open_redis
-from storage.tokens import Tokens
+from storage.sessions import Sessions
 
 MAX_CREDITS = Decimal(1_000_000)
 
@@ -65,7 +65,7 @@ async def make_token(config: Config, wish: Wish) -> dict[str, object]:
         accounts = Accounts(database)
         user = await accounts.make_user(wish.email, wish.role)
         await accounts.make_device(user.id, wish.device_id)
-        await Tokens(redis, accounts).forget_user(user.id)
+        await Sessions(redis, accounts).forget_user(user.id)
         if wish.credits:
             await Credits(database).grant(
                 user.id, wish.credits, idempotency_key=f"token-command:{uuid4()}", description="local development"

@@ -1,5 +1,6 @@
 """Cloche as operators run it: hypercorn in a process of its own, with the real stores, and customers who call it."""
 
+import json
 import os
 import signal
 import socket
@@ -11,7 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from tempfile import NamedTemporaryFile
+from typing import IO, Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -26,6 +28,28 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 SECRET = "only-for-tests-0123456789abcdef-0123456789"
 READY_SECONDS = 30
 STOP_SECONDS = 20
+
+SIGN_IN = {
+    "API_KEY_HASH_SECRET": "only-for-tests-keys-0123456789abcdef",
+    "AUDIT_HMAC_SECRET": "only-for-tests-audit-0123456789abcdef",
+    "AUTH0_ISSUER_URL": "http://127.0.0.1:9",
+    "AUTH0_API_AUDIENCE": "https://api.example.com",
+    "AUTH0_NATIVE_CLIENT_ID": "app-desktop,app-mobile",
+}
+"""What production needs beside its stores; nobody can sign in by it, for nothing listens there."""
+
+NO_LIMITS = {
+    **{
+        f"RATE_LIMIT_{name}": "1000000"
+        for name in (
+            *("MAX_REQUESTS", "SIGN_INS", "POLLS", "POLLS_PER_ADDRESS", "SOCKETS", "WEBHOOKS"),
+            *("READS", "WRITES", "LLM_REQUESTS"),
+        )
+    },
+    "RATE_LIMIT_LLM_TOKENS": "1000000000",
+    "ACCOUNT_CREATION_RATE_LIMIT_MAX_REQUESTS": "1000000",
+}
+"""Out of the way of everything. A test of limits sets its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +76,7 @@ class Cloche:
     process: subprocess.Popen[bytes]
     database_url: str
     owner_database_url: str
+    log: Path = Path(os.devnull)
 
     @property
     def url(self) -> str:
@@ -84,6 +109,18 @@ class Cloche:
         query = "SELECT balance_usd, held_usd FROM credit_balances WHERE user_id = %s"
         balance, held = self.query(query, customer.user_id)[0]
         return balance, held
+
+    def find_logged(self, *words: str) -> list[dict[str, Any]]:
+        """The lines of our own loggers that have all of these; hypercorn's are no JSON."""
+        lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [json.loads(line) for line in lines if all(word in line for word in words)]
+
+    async def wait_logged(self, *words: str, seconds: float = 10) -> dict[str, Any]:
+        """The first such line, as soon as it is there."""
+        with trio.fail_after(seconds):
+            while not (lines := self.find_logged(*words)):
+                await trio.sleep(0.01)
+        return lines[0]
 
     async def wait_settled(self, seconds: float = 10) -> None:
         """Until no call holds money any more."""
@@ -140,14 +177,18 @@ def build_environment(stores: Stores, upstream_url: str, settings: Mapping[str, 
         "OPENAI_BASE_URL": upstream_url,
         "OPENAI_API_KEY": "sk-upstream",
         "PROVIDER_RETRY_SECONDS": "0.001",
+        **SIGN_IN,
+        **NO_LIMITS,
         **settings,
     }
 
 
-def start_hypercorn(environment: Mapping[str, str], port: int, *options: str) -> subprocess.Popen[bytes]:
+def start_hypercorn(
+    environment: Mapping[str, str], port: int, *options: str, log: int | IO[bytes] = subprocess.PIPE
+) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "hypercorn", "-c", "hypercorn.toml", "-b", f"127.0.0.1:{port}", *options]
     return subprocess.Popen(  # noqa: S603 - our own server
-        [*command, "server.asgi:app"], cwd=PROJECT, env=dict(environment), stderr=subprocess.PIPE
+        [*command, "server.asgi:app"], cwd=PROJECT, env=dict(environment), stderr=log
     )
 
 
@@ -160,16 +201,25 @@ async def open_cloche(
     settings: Mapping[str, str] | None = None,
     **more_settings: str,
 ) -> AsyncIterator[Cloche]:
-    """A server that is ready; stopped at the end if it has not been before. Its log is shown when a test fails."""
+    """A server that is ready, and knows where browsers find it; stopped at the end if it has not been before. Its log
+    is shown when a test fails.
+    """
     port = find_port()
-    environment = build_environment(stores, upstream_url, {**(settings or {}), **more_settings})
-    process = start_hypercorn(environment, port, *options)
-    try:
-        await wait_ready(port, process)
-        yield Cloche(port, process, stores.database_url, stores.owner_database_url)
-    finally:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(stop, process)
+    own = {"SERVER_URL": f"http://127.0.0.1:{port}", **(settings or {}), **more_settings}
+    environment = build_environment(stores, upstream_url, own)
+    with NamedTemporaryFile(suffix=".log") as log:  # a pipe would be full after a few hundred requests
+        process = start_hypercorn(environment, port, *options, log=log.file)
+        try:
+            await wait_ready(port, process)
+            yield Cloche(port, process, stores.database_url, stores.owner_database_url, Path(log.name))
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(stop, process)
+            show(Path(log.name))
+
+
+def show(log: Path) -> None:
+    sys.stderr.write(log.read_text(errors="replace"))
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -181,7 +231,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.kill()
         _, log = process.communicate()
         sys.stderr.write("the server did not stop in time\n")
-    sys.stderr.write(log.decode(errors="replace"))
+    sys.stderr.write((log or b"").decode(errors="replace"))
 
 
 async def wait_ready(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -9,11 +9,22 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from scripts import keeper
-from scripts.keeper import Served, curl_command, end_marked, marked_processes, read_served, wait_until_ready
+from scripts.environment import write_settings
+from scripts.keeper import (
+    Served,
+    announcement,
+    curl_command,
+    end_marked,
+    marked_processes,
+    reachable_url,
+    read_served,
+    wait_until_ready,
+)
 
 
 class _Health(http.server.BaseHTTPRequestHandler):
@@ -54,6 +65,32 @@ def test_the_printed_command_says_what_it_should_after_a_shell_has_read_it() -> 
     assert words[:3] == ["curl", "-N", "http://127.0.0.1:1/v1/chat/completions"]
     assert {"Authorization: Bearer it's", "X-Device-ID: $HOME", "Content-Type: application/json"} < set(words)
     assert json.loads(words[-1])["stream"] is True
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:1"),
+        ("0.0.0.0", "http://127.0.0.1:1"),  # noqa: S104  # as it was typed
+        ("::", "http://[::1]:1"),
+        ("api.example.com", "http://api.example.com:1"),
+    ],
+)
+def test_a_server_is_named_as_this_machine_reaches_it(host: str, url: str) -> None:
+    assert reachable_url(host, 1) == url
+
+
+@pytest.mark.parametrize(
+    ("settings", "url"), [({}, "http://127.0.0.1:1"), ({"SERVER_URL": "http://own:2"}, "http://own:2")]
+)
+def test_the_announcement_ends_with_how_to_sign_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: dict[str, str], url: str
+) -> None:
+    write_settings(tmp_path, settings)
+    monkeypatch.setenv("CLOCHE_DATA", str(tmp_path))
+    monkeypatch.setattr(keeper, "first_headers", dict)
+    lines = announcement(Served("0.0.0.0", 1, 1, "mark")).splitlines()  # noqa: S104  # as it was typed
+    assert lines[-1] == f".venv/bin/python -m scripts.sign_in --url {url}"
 
 
 def test_a_server_is_ready_once_health_answers_200() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx2
 import psycopg
 import pytest
 
@@ -41,6 +42,14 @@ def test_the_printed_command_streams_a_chat_and_sigterm_ends_everything(shared_f
         started.process.terminate()
         started.wait_for_end()
         _assert_nothing_is_left(started, curl_url(line))
+
+
+def test_what_it_prints_last_leads_to_a_server_that_signs_people_in(shared_folder: Path) -> None:
+    with run(shared_folder, "--port", "0") as started:
+        url = started.wait_for_line(".venv/bin/python -m scripts.sign_in --url ").split()[-1]
+        published = httpx2.get(f"{url}/local-issuer/.well-known/openid-configuration", trust_env=False).json()
+        assert published["issuer"] == f"{url}/local-issuer/"
+        assert read_settings(shared_folder)["SERVER_URL"] == url
 
 
 def test_a_second_start_finds_the_data_of_the_first(shared_folder: Path) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,10 @@ from werkzeug.datastructures import Headers
 
 from scripts.environment import write_settings
 from scripts.token import read_credits, read_email
-from server.auth.callers import Callers
-from storage.accounts import Accounts
-from storage.postgres import open_database
-from storage.redis import open_redis
-from storage.tokens import Tokens
+from server.auth.tokens import read_token
+from tests.end_to_end.cloche import SECRET, SIGN_IN
 from tests.scripts.commands import run_command
-
-SECRET = "only-for-tests-0123456789abcdef-0123456789"
+from tests.server.auth.callers_stage import open_stage
 
 
 @pytest.fixture
@@ -47,15 +44,21 @@ def fetch(owner_url: str, statement: str) -> list[tuple[object, ...]]:
 
 
 async def test_its_headers_are_accepted_by_the_server(
-    environment: dict[str, str], database_url: str, redis_url: str
+    environment: dict[str, str], database_url: str, owner_database_url: str, redis_url: str
 ) -> None:
     made = make(environment, "--role", "admin")
-    async with open_database(database_url, size=1) as database, open_redis(redis_url) as redis:
-        callers = Callers(Tokens(redis, Accounts(database)), [SECRET])
-        caller = await callers.find("POST", Headers(made["headers"]))
+    async with open_stage(database_url, owner_database_url, redis_url) as stage:
+        callers = replace(stage.callers, secrets=[SECRET])
+        caller = await callers.find("POST", Headers(made["headers"]), callers.limits.budgets.writes)
     assert (str(caller.user_id), caller.email, caller.role) == (made["userId"], "ann@example.com", "admin")
     assert caller.device_id == made["deviceId"]
     assert made["headers"]["Authorization"] == f"Bearer {made['token']}"
+
+
+def test_a_token_of_no_sign_in_is_revoked_by_itself(environment: dict[str, str]) -> None:
+    first, second = (read_token([SECRET], make(environment)["token"]) for _ in range(2))
+    assert (first.session_id, first.revocation_id) == (None, first.token_id)
+    assert first.revocation_id != second.revocation_id
 
 
 def test_a_user_is_kept_and_credits_add_up(environment: dict[str, str], owner_database_url: str) -> None:
@@ -79,7 +82,8 @@ def test_settings_that_run_has_written_are_found(environment: dict[str, str], tm
 
 
 def test_it_is_refused_in_production(environment: dict[str, str], owner_database_url: str) -> None:
-    for settings in ({**environment, "ENVIRONMENT": "production"}, {**environment, "ENVIRONMENT": ""}):
+    for name in ("production", ""):
+        settings = {**environment, **SIGN_IN, "ENVIRONMENT": name}
         done = run_command("token", "--email", "ann@example.com", environment=settings)
         assert (done.status, done.output) == (1, "")
         assert done.errors.startswith("refused: ")
