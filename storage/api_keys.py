@@ -103,10 +103,9 @@ class ApiKeys:
             self.redis.set(api_key_key(key_hash), value, condition=PureToken.NX, ex=REMEMBERED_SECONDS)
         )
 
-    async def bury(self, key_hashes: Sequence[str]) -> None:
-        """Keys that were revoked, or whose user is gone, after PostgreSQL has been told. Safe to repeat."""
-        for key_hash in key_hashes:
-            await command(self.redis.set(api_key_key(key_hash), TOMBSTONE, ex=TOMBSTONE_SECONDS))
+    async def bury(self, key_hash: str) -> None:
+        """A key that was revoked, after PostgreSQL has been told. Safe to repeat."""
+        await command(self.redis.set(api_key_key(key_hash), TOMBSTONE, ex=TOMBSTONE_SECONDS))
 
     async def list(self, user_id: UUID) -> "list[ApiKey]":
         """The user's keys, the newest first, those that are no more among them."""

@@ -14,7 +14,9 @@ from storage.audit_seal import FIRST_SEAL, DetailsForeign, read_details, seal_ro
 from storage.postgres import Database, Rights
 
 PAGE_ROWS = 1000
-LOWEST = -(2**63)
+BELOW_ALL = -(2**63) - 1
+HIGHEST = 2**63 - 1
+"""The table's own bounds hold back nobody who tampers with it: what a column can hold is read."""
 MAX_PROBLEMS = 100
 """The most that are told of one region; the rest is counted."""
 
@@ -47,7 +49,9 @@ class StoredRow:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The head of a chain beside its rows, both at one moment. `matches`: it has the seal of the row it names."""
+    """The head of a chain beside its rows, both at one moment. `matches`: it has the seal and the time of the row that
+    it names.
+    """
 
     sequence: int | None
     matches: bool
@@ -128,7 +132,7 @@ class ChainCheck:
         elif head.sequence < head.last_sequence:
             self._tell(head.sequence, f"the head of the chain was put back, for row {head.last_sequence} is the last")
         elif not head.matches:
-            self._tell(head.sequence, "the seal of the chain's head is not that of its last row")
+            self._tell(head.sequence, "the head of the chain has not the seal or the time of its last row")
 
     def _tell(self, sequence: int, text: str) -> None:
         self._problem_count += 1
@@ -149,7 +153,7 @@ async def verify_audit_log(database: Database, secrets: Sequence[str], anchors: 
 
 
 async def _verify_region(rights: Rights, check: ChainCheck) -> Report:
-    wanted: dict[str, object] = {"region": check.region, "last": LOWEST, "more": PAGE_ROWS - 1}
+    wanted: dict[str, object] = {"region": check.region, "last": BELOW_ALL, "more": PAGE_ROWS - 1, "highest": HIGHEST}
     while page := await rights.fetch(_PAGE, wanted):
         for sequence, *values, details, seal in page:
             check.read(StoredRow(sequence, (check.region, sequence, *values), details, seal or b""))
@@ -174,7 +178,8 @@ _PAGE: LiteralString = """
     SELECT sequence, extract(epoch FROM at)::text, action, status, actor, subject_id::text, entity_type, entity_id,
            address, user_agent, request_id, details::text, seal
     FROM audit_log, page
-    WHERE region = %(region)s AND sequence BETWEEN page.first AND page.first + %(more)s
+    WHERE region = %(region)s
+      AND sequence BETWEEN page.first AND least(page.first::numeric + %(more)s, %(highest)s)::bigint
     ORDER BY sequence
 """
 
@@ -183,7 +188,8 @@ _HEAD: LiteralString = """
     SELECT min(sequence),
            coalesce(bool_and(sequence = 0 OR EXISTS (
                SELECT FROM audit_log AS named
-               WHERE named.region = head.region AND named.sequence = head.sequence AND named.seal = head.seal)), false),
+               WHERE named.region = head.region AND named.sequence = head.sequence AND named.seal = head.seal
+                 AND named.at = head.at)), false),
            coalesce((SELECT max(sequence) FROM audit_log WHERE region = %(region)s), 0)
     FROM audit_heads AS head WHERE region = %(region)s
 """

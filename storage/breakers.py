@@ -13,9 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from coredis.commands.script import Script
-
-from storage.redis import Redis, command
+from storage.redis import LuaScript, Redis
 
 Breaker = tuple[str, str]
 """A provider's code, and a model id of ours."""
@@ -122,14 +120,14 @@ class BreakerTable:
         opening, left, is_granted, probe_left = row
         return ProbeAnswer(_read_standing(opening, left), is_granted == 1, probe_left / 1000)
 
-    async def _tell(self, script: Script[bytes], breaker: Breaker, *args: str | int) -> list[Any]:
+    async def _tell(self, script: LuaScript, breaker: Breaker, *args: str | int) -> list[Any]:
         keys = [_OPENINGS_KEY, outcomes_key(breaker), probe_key(breaker), streak_key(breaker)]
         forget = _milliseconds(self.settings.forget_seconds)
         return await _run(self.redis, script, keys, [_name(breaker), forget, *args])
 
 
-async def _run(redis: Redis, script: Script[bytes], keys: Sequence[str], args: Sequence[str | int]) -> list[Any]:
-    return cast(list[Any], await command(script(keys, args, client=redis)))
+async def _run(redis: Redis, script: LuaScript, keys: Sequence[str], args: Sequence[str | int]) -> list[Any]:
+    return cast(list[Any], await script.run(redis, keys, args))
 
 
 def _name(breaker: Breaker) -> str:
@@ -179,8 +177,8 @@ local function count(key, kind, number, now, window)
 end
 """
 
-_EXCHANGE: Script[bytes] = Script(
-    script=_NOW
+_EXCHANGE = LuaScript(
+    _NOW
     + _COUNT
     + """
 local forget, window = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -199,8 +197,8 @@ return rows
 """
 )
 
-_FAILURE: Script[bytes] = Script(
-    script=_NOW
+_FAILURE = LuaScript(
+    _NOW
     + _COUNT
     + """
 local openings, outcomes, probe, streak = unpack(KEYS)
@@ -238,8 +236,8 @@ return {now + pause, pause, 1}
 """
 )
 
-_SUCCESS: Script[bytes] = Script(
-    script=_NOW
+_SUCCESS = LuaScript(
+    _NOW
     + """
 local openings, outcomes, probe, streak = unpack(KEYS)
 local name, forget, probed = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -254,8 +252,8 @@ return {0, 0, 1}
 """
 )
 
-_PROBE: Script[bytes] = Script(
-    script=_NOW
+_PROBE = LuaScript(
+    _NOW
     + """
 local openings, outcomes, probe, streak = unpack(KEYS)
 local name, forget, probe_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])

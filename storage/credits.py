@@ -69,6 +69,10 @@ class Settlement(Protocol):
     def provider_code(self) -> str: ...
 
 
+class UserUnknown(StorageError):
+    """Nobody has this id, or somebody had it and was deleted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Balance:
     """`available_usd` is what a new call may hold."""
@@ -184,10 +188,12 @@ class Credits:
         return Balance(*row) if row else Balance(Decimal(0), Decimal(0))
 
     async def grant(self, user_id: UUID, amount_usd: Decimal, *, idempotency_key: str, description: str) -> bool:
-        """Give credits. False if this key was booked before, or the user is gone."""
+        """Give credits. False if this key was booked before. Raises UserUnknown."""
         parameters = {"user_id": user_id, "amount": amount_usd, "key": idempotency_key, "description": description}
-        rows = await self.database.as_operator("grant credits").fetch(_GRANT, parameters)
-        return bool(rows)
+        try:
+            return bool(await self.database.as_operator("grant credits").fetch(_GRANT, parameters))
+        except errors.ForeignKeyViolation as error:
+            raise UserUnknown(f"there is no user {user_id}, or no more: nothing was granted") from error
 
     async def _settle(self, settlement: Settlement, state: str, from_states: list[str]) -> bool:
         usage = settlement.usage
@@ -295,8 +301,7 @@ _FIND_SETTLED_AS_EXPIRED: LiteralString = """
 
 _GRANT: LiteralString = """
     INSERT INTO credit_ledger (user_id, kind, amount_usd, idempotency_key, description)
-    SELECT id, 'grant', %(amount)s, %(key)s, %(description)s FROM users WHERE id = %(user_id)s
-    FOR KEY SHARE
+    VALUES (%(user_id)s, 'grant', %(amount)s, %(key)s, %(description)s)
     ON CONFLICT (idempotency_key) DO NOTHING
     RETURNING id
 """

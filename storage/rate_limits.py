@@ -9,11 +9,9 @@ forwards or back, budgets begin afresh, and nobody waits for the clock to come b
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from coredis.commands.script import Script
-
-from storage.redis import Redis, command
+from storage.redis import LuaScript, Redis
 
 TOMBSTONE = b"-"
 """A looked-up value that ends the matter: what was revoked or deleted draws on nobody's budget."""
@@ -78,7 +76,7 @@ class RateLimits:
         was drawn, unless that has left the window, and never more than was drawn there.
         """
         keys = [draw.key for draw in draws]
-        await command(_ADJUST(keys, [drawn_at, by, *map(_window_ms, draws)], client=self.redis))
+        await _ADJUST.run(self.redis, keys, [drawn_at, by, *map(_window_ms, draws)])
 
     async def _take(
         self, draws: Sequence[Draw], lookups: Sequence[str], drawn: Sequence[Draw], drawn_at: int
@@ -87,7 +85,7 @@ class RateLimits:
         numbers = [number for draw in counted for number in (draw.limit, _window_ms(draw), draw.cost)]
         keys = [*lookups, *(draw.key for draw in counted)]
         args: list[int | bytes] = [len(lookups), len(draws), TOMBSTONE, drawn_at, *numbers]
-        values, row = cast(tuple[list[bytes | None], list[Any]], await command(_TAKE(keys, args, client=self.redis)))
+        values, row = await _TAKE.run(self.redis, keys, args)
         return values, _read_verdict(row) if row else None
 
 
@@ -155,8 +153,8 @@ local function give_back(key, window, drawn_at, cost)
 end
 """
 
-_TAKE: Script[bytes] = Script(
-    script=_BUDGETS
+_TAKE = LuaScript(
+    _BUDGETS
     + """
 local lookups, draws, tombstone, drawn_at = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local values = {}
@@ -205,8 +203,8 @@ return {values, {1, nearest, budget.limit, budget.left, wait_for_end_of(budget, 
 """
 )
 
-_ADJUST: Script[bytes] = Script(
-    script=_BUDGETS
+_ADJUST = LuaScript(
+    _BUDGETS
     + """
 local drawn_at, by = tonumber(ARGV[1]), tonumber(ARGV[2])
 for i, key in ipairs(KEYS) do

@@ -11,15 +11,16 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from coredis.commands.script import Script
 
 from storage.accounts import Accounts, User
 from storage.rate_limits import TOMBSTONE
-from storage.redis import Redis, command, session_key, user_key
+from storage.redis import LuaScript, Redis, command, session_key, user_key
 
 REMEMBERED_SECONDS = 30
 TOMBSTONE_SECONDS = 120
-"""Longer than any reader takes that began before the stone was set, and longer than what is remembered."""
+"""Longer than any reader takes that began before the stone was set, and longer than what is remembered. For so long
+nobody comes back under an id that was deleted here, which only another region's tokens could name.
+"""
 LIVE = b"+"
 
 
@@ -46,13 +47,13 @@ class Sessions:
     async def remember(self, user_id: UUID, revocation_id: UUID, user: User) -> None:
         """For the next requests. Writes over nothing, so over no tombstone."""
         keys = self.lookups(user_id, revocation_id)
-        await command(_REMEMBER(keys, [REMEMBERED_SECONDS, LIVE, msgspec.json.encode(user)], client=self.redis))
+        await _REMEMBER.run(self.redis, keys, [REMEMBERED_SECONDS, LIVE, msgspec.json.encode(user)])
 
     async def forget_user(self, user_id: UUID) -> None:
         """The user has changed: the next request reads it anew. A reader that is under way may still remember the user
         as it was, for REMEMBERED_SECONDS at most. A tombstone stays.
         """
-        await command(_FORGET([user_key(user_id)], [TOMBSTONE], client=self.redis))
+        await _FORGET.run(self.redis, [user_key(user_id)], [TOMBSTONE])
 
     async def bury(self, keys: Iterable[str]) -> None:
         """Set tombstones, after PostgreSQL has been told. One by one: the keys may be of several users."""
@@ -60,12 +61,10 @@ class Sessions:
             await command(self.redis.set(key, TOMBSTONE, ex=TOMBSTONE_SECONDS))
 
 
-_REMEMBER: Script[bytes] = Script(
-    script="""
+_REMEMBER = LuaScript("""
 for i, key in ipairs(KEYS) do
     redis.call('SET', key, ARGV[i + 1], 'NX', 'EX', ARGV[1])
 end
-"""
-)
+""")
 
-_FORGET: Script[bytes] = Script(script="if redis.call('GET', KEYS[1]) ~= ARGV[1] then redis.call('DEL', KEYS[1]) end")
+_FORGET = LuaScript("if redis.call('GET', KEYS[1]) ~= ARGV[1] then redis.call('DEL', KEYS[1]) end")

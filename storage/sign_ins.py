@@ -46,8 +46,11 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
+    """`is_returning`: the same person had an account before, which was deleted not long ago."""
+
     user: User
     is_new: bool
+    is_returning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,9 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What may still be remembered elsewhere: every id that the user was known by, and the hashes of its API keys,
-    except those that were revoked before.
-    """
+    """What may still be remembered elsewhere: every id that the user was known by."""
 
     user_ids: tuple[UUID, ...]
-    key_hashes: tuple[str, ...] = field(repr=False)
     refresh_tokens: tuple[bytes, ...] = field(repr=False)
 
 
@@ -92,14 +92,14 @@ class SignIns:
         """
         async with self.database.as_operator("sign in").transaction() as connection:
             user_id = await _find_owner(connection, identity)
-            await _refuse_deleted(connection, identity, issued_at)
+            is_returning = await _refuse_deleted(connection, identity, issued_at)
             if user_id is None:
                 user = await _make_user(connection, uuid4(), identity)
             else:
                 user = await _update_user(connection, user_id, identity)
             await _note_identity(connection, user.id, identity)
             await _note_login(connection, user.id, identity, login)
-            signed_in = SignedIn(user, is_new=user_id is None)
+            signed_in = SignedIn(user, is_new=user_id is None, is_returning=is_returning)
             await self.audit.append(connection, build_entry(signed_in))
         return signed_in
 
@@ -162,12 +162,12 @@ class SignIns:
         """
         async with self.database.as_operator("delete an account").transaction() as connection:
             bind, user = connection.bind, {"user_id": user_id}
-            ((aliases, key_hashes, refresh_tokens),) = await connection.send(
+            ((aliases, refresh_tokens),) = await connection.send(
                 bind(_LOCK_BALANCE, user) + bind(_LOCK_USER_WITH_ROWS, user) + bind(_COLLECT, user)
             )
             if await connection.send(bind(_DELETE_USER, user)):
                 await self.audit.append(connection, entry)
-        return Deleted((user_id, *aliases), tuple(key_hashes), tuple(refresh_tokens))
+        return Deleted((user_id, *aliases), tuple(refresh_tokens))
 
     async def purge(self) -> None:
         """Drop logins, revocations and tombstones whose time is over. Safe to repeat."""
@@ -191,19 +191,22 @@ async def _find_by_id_or_identity(connection: TrioConnection, user_id: UUID, ide
     return User(*rows[0]) if rows else None
 
 
-async def _refuse_deleted(connection: TrioConnection, identity: Identity, issued_at: datetime) -> None:
+async def _refuse_deleted(connection: TrioConnection, identity: Identity, issued_at: datetime) -> bool:
+    """Whether an account was deleted before. Raises AccountDeleted if that was after the token was made."""
     parameters = {**_read_identity(identity), "time": issued_at}
-    if await connection.send(connection.bind(_FIND_TOMBSTONE, parameters)):
+    rows = await connection.send(connection.bind(_FIND_TOMBSTONE, parameters))
+    if any(is_newer for (is_newer,) in rows):
         raise AccountDeleted("the account was deleted after this token was made")
+    return bool(rows)
 
 
 async def _is_over(
     connection: TrioConnection, user_id: UUID, revocation_id: UUID, identity: Identity, auth_time: datetime
 ) -> bool:
     parameters = {**_read_identity(identity), "user_id": user_id, "revocation_id": revocation_id, "time": auth_time}
-    bind = connection.bind
-    return bool(await connection.send(bind(_FIND_END, parameters))) or bool(
-        await connection.send(bind(_FIND_TOMBSTONE, parameters))
+    rows = await connection.send(connection.bind(_FIND_END, parameters))
+    return bool(rows) or any(
+        is_newer for (is_newer,) in await connection.send(connection.bind(_FIND_TOMBSTONE, parameters))
     )
 
 
@@ -296,7 +299,7 @@ _FIND_BY_ID_OR_IDENTITY: LiteralString = """
 """
 
 _FIND_TOMBSTONE: LiteralString = """
-    SELECT 1 FROM deleted_accounts WHERE reference = hash_subject(%(issuer)s, %(subject)s) AND deleted_at >= %(time)s
+    SELECT deleted_at >= %(time)s FROM deleted_accounts WHERE reference = hash_subject(%(issuer)s, %(subject)s)
 """
 
 _FIND_END: LiteralString = """
@@ -368,7 +371,6 @@ _DROP_LOGINS: LiteralString = """
 
 _COLLECT: LiteralString = """
     SELECT ARRAY(SELECT alias_id FROM user_aliases WHERE user_id = %(user_id)s),
-           ARRAY(SELECT key_hash FROM api_keys WHERE user_id = %(user_id)s AND revoked_at IS NULL),
            ARRAY(SELECT refresh_token FROM logins WHERE user_id = %(user_id)s AND refresh_token IS NOT NULL)
 """
 

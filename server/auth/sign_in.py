@@ -24,7 +24,6 @@ from server.circumstances import circumstances
 from server.errors import IssuerUnavailable, NotAuthenticated, SignInRefused
 from server.limits import Limits
 from storage.accounts import User
-from storage.api_keys import ApiKeys
 from storage.audit import AuditEntry, Status
 from storage.credits import Credits
 from storage.errors import DatabaseUnavailable, StorageError
@@ -74,7 +73,6 @@ class SignIn:
     states: LoginStates
     sign_ins: SignIns
     sessions: Sessions
-    api_keys: ApiKeys
     limits: Limits
     credits: Credits
     auditor: Auditor
@@ -120,13 +118,12 @@ class SignIn:
         await self._revoke_at_issuer(ended.refresh_tokens)
 
     async def delete_account(self, caller: Caller, token: AppToken) -> None:
-        """The user is gone for good, with its tokens and keys. Safe to repeat."""
+        """The user is gone for good, with its tokens and its keys, which its tombstone ends. Safe to repeat."""
         entry = self._build_entry("account_deletion", "success", caller, token)
         with _see_through():
             deleted = await self.sign_ins.delete_account(caller.user_id, entry)
             user_ids = {caller.user_id, token.user_id, *deleted.user_ids}
             await self.sessions.bury([user_key(user_id) for user_id in sorted(user_ids)])
-            await self.api_keys.bury(deleted.key_hashes)
         await self._revoke_at_issuer(deleted.refresh_tokens)
 
     async def keep_purged(self) -> None:
@@ -144,7 +141,8 @@ class SignIn:
         await self._claim(token, device_id)
         login = self._build_login(token, refresh_token, device_id)
         signed_in = await self._find_or_make_user(token, profile, login)
-        await self._grant_credits(signed_in.user)
+        if not signed_in.is_returning:  # else deleting an account and coming back would be worth money
+            await self._grant_credits(signed_in.user)
         return self._issue(signed_in.user, signed_in.user.id, login, profile.subject)
 
     async def _claim(self, token: AccessToken, device_id: str | None) -> None:

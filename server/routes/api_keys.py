@@ -86,7 +86,7 @@ async def revoke(key_id: UUID) -> Response:
     if revoked is None:
         raise NotFound("you have no such API key; GET /api/auth/api-keys lists yours")
     with services().limits.outage.watch():
-        await services().api_keys.bury([revoked.key_hash])
+        await services().api_keys.bury(revoked.key_hash)
     return Response(status=204)
 
 

@@ -12,7 +12,6 @@ from psycopg import errors
 from storage.accounts import Accounts, User
 from storage.postgres import Database, open_database
 
-
 NOW = datetime.now(UTC)
 
 

@@ -223,7 +223,7 @@ async def test_a_tombstone_is_not_written_over_by_a_slower_reader(keys: ApiKeys,
     await make(keys, user)
     owner = await keys.find(HASH)
     assert owner is not None
-    await keys.bury([HASH])
+    await keys.bury(HASH)
     await keys.remember(HASH, owner)
     assert await client.get(api_key_key(HASH)) == TOMBSTONE
     assert await keys.find_remembered(HASH) is None
@@ -231,7 +231,8 @@ async def test_a_tombstone_is_not_written_over_by_a_slower_reader(keys: ApiKeys,
 
 async def test_a_tombstone_outlives_what_is_remembered(keys: ApiKeys, user: User, client: Redis) -> None:
     await keys.remember(HASH, KeyOwner(uuid4(), user, frozenset(), None))
-    await keys.bury([HASH, "b" * 64])
+    await keys.bury(HASH)
+    await keys.bury("b" * 64)
     assert [await client.get(api_key_key(key)) for key in (HASH, "b" * 64)] == [TOMBSTONE, TOMBSTONE]
     assert await client.ttl(api_key_key(HASH)) > REMEMBERED_SECONDS
 
@@ -243,7 +244,7 @@ async def test_without_redis_nothing_is_remembered_or_buried(
     with pytest.raises(RedisUnavailable):
         await keys.find_remembered(HASH)
     with pytest.raises(RedisUnavailable):
-        await keys.bury([HASH])
+        await keys.bury(HASH)
 
 
 # Ending

@@ -196,7 +196,7 @@ async def test_a_row_that_was_added_at_the_end_is_found(database: Database, tamp
     assert rows_of(await find(database)) == [ROWS + 1]
 
 
-@pytest.mark.parametrize("number", [0, -5, 3, ROWS])
+@pytest.mark.parametrize("number", [-(2**63), -5, 0, 3, ROWS, 2**63 - 1])
 async def test_a_row_with_a_number_of_another_or_of_none_is_found(
     database: Database, tamper: Tamper, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,7 +228,13 @@ COPY = """
 
 async def test_a_head_with_another_seal_is_found(database: Database, tamper: Tamper) -> None:
     tamper("UPDATE audit_heads SET seal = sha256('x')")
-    assert await find(database) == [(ROWS, "the seal of")]
+    assert await find(database) == [(ROWS, "the head of")]
+
+
+async def test_a_head_with_another_time_is_found(database: Database, tamper: Tamper) -> None:
+    """Rows that follow it would have no earlier one."""
+    tamper("UPDATE audit_heads SET at = at + interval '1 day'")
+    assert await find(database) == [(ROWS, "the head of")]
 
 
 async def test_a_row_that_follows_a_changed_head_is_found(database: Database, tamper: Tamper) -> None:
@@ -252,7 +258,7 @@ async def test_a_head_that_is_gone_is_found(database: Database, tamper: Tamper) 
 
 async def cut_and_rewind(tamper: Tamper) -> None:
     tamper("DELETE FROM audit_log WHERE sequence > 4")
-    tamper("UPDATE audit_heads SET (sequence, seal) = (SELECT sequence, seal FROM audit_log WHERE sequence = 4)")
+    tamper("UPDATE audit_heads SET (sequence, seal, at) = (SELECT sequence, seal, at FROM audit_log WHERE sequence = 4)")
 
 
 async def test_an_end_that_was_cut_off_together_with_its_head_is_found_by_an_anchor(

@@ -9,10 +9,9 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 import trio
-from psycopg import errors
 
 from proxy.ledger import Hold
-from storage.credits import Balance, BalanceTooLow, Credits, RequestRepeated
+from storage.credits import Balance, BalanceTooLow, Credits, RequestRepeated, UserUnknown
 from storage.journal import Progress
 from storage.postgres import Database, open_database
 from tests.storage.calls import PRICE, USAGE, build_hold, build_settlement, grant, make_user
@@ -360,7 +359,7 @@ async def test_grants_from_everywhere_at_once_add_up(database: Database, credits
 
 
 async def test_nobody_unknown_is_granted_anything(credits_: Credits) -> None:
-    with pytest.raises(errors.ForeignKeyViolation):
+    with pytest.raises(UserUnknown):
         await credits_.grant(UUID(int=1), Decimal(1), idempotency_key="k", description="d")
 
 

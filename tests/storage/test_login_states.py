@@ -30,53 +30,78 @@ async def states(redis_url: str) -> AsyncIterator[LoginStates]:
         yield LoginStates(client)
 
 
+async def finish(states: LoginStates, code: str | None = "code", error: str | None = None) -> None:
+    """A whole login, up to its result."""
+    await states.put_state("s", LOGIN)
+    assert await states.finish("s", code, error)
+
+
 async def test_a_state_counts_once(states: LoginStates) -> None:
     await states.put_state("s", LOGIN)
-    assert await states.take_state("other") is None
-    assert await states.take_state("s") == LOGIN
-    assert await states.take_state("s") is None
+    assert not await states.finish("other", "another code", None)
+    assert await states.read_result(PID) is None
+    assert await states.finish("s", "code", None)
+    assert not await states.finish("s", "another code", None)
+    assert await states.read_result(PID) == RESULT
 
 
-async def test_a_state_that_many_take_at_once_counts_for_one(states: LoginStates) -> None:
+async def test_a_state_that_many_use_at_once_counts_for_one(states: LoginStates) -> None:
     await states.put_state("s", LOGIN)
-    taken: list[LoginState | None] = []
+    counted: list[str] = []
 
-    async def take() -> None:
-        taken.append(await states.take_state("s"))
+    async def use(code: str) -> None:
+        if await states.finish("s", code, None):
+            counted.append(code)
 
     async with trio.open_nursery() as nursery:
-        for _ in range(10):
-            nursery.start_soon(take)
-    assert sorted(map(str, taken)) == sorted(map(str, [LOGIN, *[None] * 9]))
+        for number in range(10):
+            nursery.start_soon(use, str(number))
+    result = await states.read_result(PID)
+    assert result is not None
+    assert counted == [result.code]
+
+
+async def test_a_browser_that_leaves_at_any_moment_loses_no_login(states: LoginStates) -> None:
+    """Whenever it is cancelled, either nothing has happened or all of it."""
+    ends = set()
+    for moment in range(200):
+        await states.put_state("s", LOGIN)
+        await states.redis.delete([result_key(PID)])
+        with trio.move_on_after(moment * 0.00001):
+            await states.finish("s", "code", None)
+        await trio.sleep(0.001)  # what was sent may be on its way
+        is_finished = await states.read_result(PID) == RESULT
+        assert is_finished is (await states.redis.exists([state_key("s")]) == 0), moment
+        ends.add(is_finished)
+    assert ends == {True, False}
 
 
 async def test_states_and_results_end_by_themselves(states: LoginStates) -> None:
+    await finish(states)
     await states.put_state("s", LOGIN)
-    await states.put_result(PID, RESULT)
     for key in (state_key("s"), result_key(PID)):
         assert STATE_SECONDS - 5 <= await states.redis.ttl(key) <= STATE_SECONDS
 
 
 async def test_a_result_is_found_by_the_very_id_that_was_sent(states: LoginStates) -> None:
-    await states.put_result(PID, RESULT)
+    await finish(states)
     assert await states.read_result(PID.lower()) is None
     assert await states.read_result(PID) == RESULT
 
 
 async def test_a_failure_is_a_result(states: LoginStates) -> None:
-    failure = LoginResult("csrf", error="access denied")
-    await states.put_result(PID, failure)
-    assert await states.read_result(PID) == failure
+    await finish(states, None, "access denied")
+    assert await states.read_result(PID) == LoginResult("csrf", error="access denied")
 
 
 async def test_a_result_can_be_read_again_for_a_grace(states: LoginStates) -> None:
-    await states.put_result(PID, RESULT)
+    await finish(states)
     assert [await states.read_result(PID) for _ in range(3)] == [RESULT] * 3
     assert GRACE_SECONDS - 5 <= await states.redis.ttl(result_key(PID)) <= GRACE_SECONDS
 
 
 async def test_reading_again_prolongs_nothing(states: LoginStates) -> None:
-    await states.put_result(PID, RESULT)
+    await finish(states)
     await states.read_result(PID)
     await states.redis.expire(result_key(PID), 2)
     assert await states.read_result(PID) == RESULT
@@ -84,9 +109,9 @@ async def test_reading_again_prolongs_nothing(states: LoginStates) -> None:
 
 
 async def test_a_later_result_replaces_the_earlier_and_has_a_life_of_its_own(states: LoginStates) -> None:
-    await states.put_result(PID, LoginResult("csrf", error="access denied"))
+    await finish(states, None, "access denied")
     await states.read_result(PID)
-    await states.put_result(PID, RESULT)
+    await finish(states)
     assert await states.redis.ttl(result_key(PID)) > GRACE_SECONDS
     assert await states.read_result(PID) == RESULT
 

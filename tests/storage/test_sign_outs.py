@@ -176,14 +176,8 @@ async def test_a_deletion_names_all_that_may_be_remembered(sign_ins: SignIns, qu
     await sign_in(sign_ins, build_login())
     alias = uuid4()
     query("INSERT INTO user_aliases VALUES (%s, %s)", alias, user.id)
-    query(
-        "INSERT INTO api_keys (user_id, key_hash, hint, label, scopes) VALUES (%s, %s, 'h', 'l', '{read}')",
-        user.id,
-        "a" * 64,
-    )
     deleted = await sign_ins.delete_account(user.id, ENTRY)
     assert set(deleted.user_ids) == {user.id, alias}
-    assert deleted.key_hashes == ("a" * 64,)
     assert deleted.refresh_tokens == (b"sealed",)
     assert (f"user:{alias}",) in query(TOMBSTONES)
 
@@ -245,17 +239,6 @@ async def test_a_deletion_and_calls_that_begin_and_end_do_not_stop_each_other(
             await wait_until_somebody_waits(query)
             call.execute("SELECT 1 FROM users WHERE id = %s FOR KEY SHARE NOWAIT", [user.id])
     assert query("SELECT id FROM users") == []
-
-
-async def test_a_deletion_names_no_key_that_was_revoked_before(sign_ins: SignIns, query: Query) -> None:
-    user = await sign_in(sign_ins, build_login())
-    query(
-        "INSERT INTO api_keys (user_id, key_hash, hint, label, scopes, revoked_at)"
-        " VALUES (%s, %s, 'h', 'l', '{read}', now())",
-        user.id,
-        "a" * 64,
-    )
-    assert (await sign_ins.delete_account(user.id, ENTRY)).key_hashes == ()
 
 
 # Purging

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,6 +11,7 @@ import trio.testing
 from werkzeug.datastructures import Headers
 
 import server.auth.callers
+import server.outage
 import storage.redis
 from server.auth.callers import UNKNOWN_KEY, Caller
 from server.auth.credentials import hash_api_key
@@ -94,6 +96,19 @@ async def test_a_key_that_is_remembered_costs_two_round_trips_to_redis_and_none_
     with watch_redis(stage.redis_url) as commands:
         await callers.find("GET", Headers({"X-API-Key": KEY}), callers.limits.budgets.reads)
         assert commands() == ["GET", "EVALSHA"]
+
+
+async def test_in_an_outage_it_is_a_draw_that_tries_redis_again_and_no_reading(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.outage, "PAUSE_SECONDS", 0)
+    await stage.make_key()
+    await find(stage)
+    with suppress(RedisUnavailable), stage.callers.limits.outage.watch():
+        raise RedisUnavailable("gone")
+    with watch_redis(stage.redis_url) as commands:
+        await find(stage)
+        assert commands()[0] == "EVALSHA"
 
 
 # Guessing
@@ -221,7 +236,7 @@ async def test_a_revoked_key_is_refused_at_once_and_is_in_the_audit_log(stage: S
     await find(stage)
     async with stage.database.as_operator("test").transaction() as connection:
         await revoke_api_key(connection, stage.user.id, key_id)
-    await stage.callers.api_keys.bury([KEY_HASH])
+    await stage.callers.api_keys.bury(KEY_HASH)
     for _ in range(2):
         with pytest.raises(NotAuthenticated, match=UNKNOWN_KEY):
             await find(stage)
@@ -255,7 +270,7 @@ async def test_the_keys_of_a_deleted_user_end_with_it(stage: Stage) -> None:
     await stage.callers.sessions.bury([user_key(stage.user.id)])
     with pytest.raises(NotAuthenticated, match=UNKNOWN_KEY):
         await find(stage)
-    await stage.callers.api_keys.bury([KEY_HASH])
+    await stage.callers.api_keys.bury(KEY_HASH)
     with pytest.raises(NotAuthenticated, match=UNKNOWN_KEY):
         await find(stage)
     assert [refusal[2] for refusal in stage.refusals()] == [stage.user.id]
@@ -271,7 +286,7 @@ async def test_a_revocation_wins_over_a_request_that_was_looking_meanwhile(
         owner = await look_up(self, key_hash)
         async with stage.database.as_operator("test").transaction() as connection:
             await revoke_api_key(connection, stage.user.id, key_id)
-        await self.bury([key_hash])
+        await self.bury(key_hash)
         return owner
 
     monkeypatch.setattr(ApiKeys, "find", find_then_revoke)

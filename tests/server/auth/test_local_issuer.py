@@ -1,7 +1,9 @@
 """The local issuer, with a real Redis: what is used once counts once, and what has ended stays so."""
 
+import hashlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import jwt
@@ -140,6 +142,13 @@ async def test_of_many_who_bring_a_code_at_once_one_at_most_has_tokens(issuer: L
             await issuer.find_user(as_token(tokens))
 
 
+async def test_what_ended_before_it_began_gives_nothing(issuer: LocalIssuer) -> None:
+    """The second who brings a code may be faster than the first."""
+    code = await issue_code(issuer)
+    await issuer._end(hashlib.sha256(code.encode()).hexdigest())
+    assert await refused(issuer, code_form(code)) == "invalid_grant"
+
+
 async def test_a_code_lives_for_a_minute(issuer: LocalIssuer, redis_url: str) -> None:
     await issue_code(issuer)
     with redis.Redis.from_url(redis_url) as client:
@@ -204,6 +213,17 @@ async def test_a_revoked_refresh_token_ends_its_grant(issuer: LocalIssuer) -> No
     assert await refused(issuer, refresh_form(tokens["refresh_token"])) == "invalid_grant"
     with pytest.raises(NotAuthenticated):
         await issuer.find_user(as_token(tokens))
+
+
+async def test_what_one_app_got_serves_no_other(redis_url: str) -> None:
+    settings = replace(SETTINGS, client_ids=frozenset({"native-app", "other-app"}))
+    async with open_redis(redis_url) as client:
+        issuer = LocalIssuer(settings, client)
+        assert await refused(issuer, code_form(await issue_code(issuer), client_id="other-app")) == "invalid_grant"
+        token = (await sign_in(issuer))["refresh_token"]
+        assert await refused(issuer, refresh_form(token, client_id="other-app")) == "invalid_grant"
+        await issuer.revoke({"token": str(token), "client_id": "other-app"})
+        assert (await issuer.issue_tokens(refresh_form(token)))["refresh_token"]
 
 
 async def test_only_who_has_the_token_can_revoke_it(issuer: LocalIssuer) -> None:

@@ -1,5 +1,7 @@
 """What the local issuer is asked: who may be answered at all, and what a browser is told when something is wrong."""
 
+import base64
+import hashlib
 import json
 from urllib.parse import parse_qsl, urlsplit
 
@@ -74,6 +76,8 @@ def test_the_answer_goes_to_the_callback_with_the_state() -> None:
         {"redirect_uri": f"{CALLBACK}?next=x"},
         {"redirect_uri": CALLBACK.replace("http:", "HTTP:")},
         {"state": "s" * 2001},
+        {"nonce": "n" * 2001},
+        {"scope": "openid " * 300},
     ],
 )
 def test_nothing_is_sent_to_where_a_stranger_says(changes: dict[str, str | None]) -> None:
@@ -157,6 +161,11 @@ def test_the_verifier_proves_who_asked() -> None:
 @pytest.mark.parametrize("verifier", ["", CHALLENGE, VERIFIER[:-1], VERIFIER + "x", VERIFIER.lower(), "é" * 43])
 def test_nothing_else_does(verifier: str) -> None:
     assert not is_verified_by(CHALLENGE, verifier)
+
+
+def test_a_verifier_that_could_be_guessed_is_none() -> None:
+    digest = hashlib.sha256(b"short").digest()
+    assert not is_verified_by(base64.urlsafe_b64encode(digest).rstrip(b"=").decode(), "short")
 
 
 def test_a_link_to_sign_out_leads_nowhere_else() -> None:

@@ -175,6 +175,18 @@ async def test_a_refresh_token_is_revoked_by_the_client_that_has_it() -> None:
         assert read_form(issuer.find_requests("revoke")[0]) == form
 
 
+@pytest.mark.parametrize("script", [response(503, b""), [Reset()]])
+async def test_what_could_not_be_revoked_is_told_in_the_log(
+    script: list[Step], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_fake_issuer() as issuer, open_openid_provider(issuer.build_settings()) as provider:
+        issuer.answers["revoke"] = script
+        await provider.revoke("a-refresh-token")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "a-refresh-token" not in caplog.text
+
+
 async def test_without_a_published_endpoint_the_usual_one_revokes() -> None:
     async with open_fake_issuer() as issuer, open_openid_provider(issuer.build_settings()) as provider:
         issuer.discovery["revocation_endpoint"] = None

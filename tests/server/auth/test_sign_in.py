@@ -28,14 +28,13 @@ from server.limits import Limits
 from server.outage import Outage
 from server.settings import Settings
 from storage.accounts import Accounts
-from storage.api_keys import ApiKeys
 from storage.audit import AuditLog
 from storage.credits import Credits
 from storage.errors import DatabaseUnavailable, RedisUnavailable
 from storage.login_states import LoginStates
 from storage.postgres import Database, open_database
 from storage.rate_limits import TOMBSTONE, RateLimits
-from storage.redis import Redis, command, open_redis, session_key
+from storage.redis import Redis, command, open_redis, session_key, user_key
 from storage.sessions import Sessions
 from storage.sign_ins import SignIns
 from tests.fake_issuer import CLIENT_ID, FakeIssuer, as_json, open_fake_issuer
@@ -86,7 +85,6 @@ def build_sign_in(database: Database, redis: Redis, provider: OpenIdProvider) ->
         states=LoginStates(redis),
         sign_ins=SignIns(database, audit),
         sessions=Sessions(redis, Accounts(database)),
-        api_keys=ApiKeys(redis, database),
         limits=Limits(RateLimits(redis), read_budgets(Settings({})), Outage()),
         credits=Credits(database, 60),
         auditor=Auditor(audit),
@@ -115,9 +113,6 @@ async def wait_asked(issuer: FakeIssuer, endpoint: str) -> None:
     with trio.fail_after(10):
         while not issuer.count(endpoint):
             await trio.sleep(0.01)
-
-
-# Signing in
 
 
 @pytest.mark.parametrize("subject", ["auth0|ann", "google-oauth2|1", "githubber|1", "x-github|1"])
@@ -189,6 +184,15 @@ async def test_credits_for_an_account_that_was_deleted_meanwhile_are_granted_to_
     assert stage.query("SELECT 1 FROM credit_ledger") == []
 
 
+async def test_who_deletes_an_account_and_comes_back_gets_no_second_gift(stage: Stage) -> None:
+    caller, token = await stage.enter()
+    await stage.sign_in.delete_account(caller, token)
+    for _ in range(2):
+        await stage.enter(iat=int(time.time()) + 2)
+    assert stage.query("SELECT count(*) FROM users") == [(1,)]
+    assert stage.query("SELECT 1 FROM credit_ledger") == []
+
+
 async def test_a_sign_in_that_fails_takes_nothing_of_what_an_address_may_make(stage: Stage) -> None:
     with psycopg.connect(stage.owner_url) as owner:
         owner.execute("REVOKE INSERT ON logins FROM cloche_operator")
@@ -198,18 +202,6 @@ async def test_a_sign_in_that_fails_takes_nothing_of_what_an_address_may_make(st
     with psycopg.connect(stage.owner_url) as owner:
         owner.execute("GRANT INSERT ON logins TO cloche_operator")
     await stage.enter()
-
-
-@pytest.mark.parametrize("place", [-1, -100])
-async def test_a_token_of_the_issuer_written_in_another_way_is_the_same_token(stage: Stage, place: int) -> None:
-    """What is no letter of base64 is passed over in a signature, and the same signature holds."""
-    text = stage.issuer.sign()
-    await stage.sign_in.finalize(text, None, DEVICE)
-    with pytest.raises(SignInRefused, match="another device"):
-        await stage.sign_in.finalize(f"{text[:place]}*{text[place:]}", None, str(UUID(int=8)))
-
-
-# Refreshing
 
 
 async def test_a_client_that_leaves_loses_no_refresh_token(stage: Stage) -> None:
@@ -295,14 +287,19 @@ async def test_a_sign_in_that_is_too_old_is_told_in_the_audit_log(stage: Stage) 
     assert stage.query(query) == [(f"user:{caller.user_id}", str(token.revocation_id))]
 
 
-# Signing out
-
-
 async def test_a_revocation_lasts_longer_than_any_token_that_it_ends(stage: Stage) -> None:
     caller, token = await stage.enter()
     await stage.sign_in.sign_out(caller, token)
     ((until,),) = stage.query("SELECT expires_at FROM revoked_tokens WHERE revocation_id = %s", token.revocation_id)
     assert until.timestamp() >= token.auth_time + 37 * SECONDS_PER_DAY - 1
+
+
+async def test_a_sign_out_of_somebody_from_another_region_counts_at_once(stage: Stage) -> None:
+    """What Redis remembers has the name that the token gives."""
+    caller, token = await stage.enter()
+    abroad = replace(token, user_id=uuid4(), session_id=uuid4())
+    await stage.sign_in.sign_out(caller, abroad)
+    assert await command(stage.redis.get(session_key(abroad.user_id, abroad.revocation_id))) == TOMBSTONE
 
 
 async def test_a_client_that_leaves_in_the_middle_is_signed_out_all_the_same(stage: Stage) -> None:
@@ -361,7 +358,14 @@ async def test_a_deletion_is_safe_to_repeat(stage: Stage) -> None:
     assert stage.query("SELECT count(*) FROM audit_log WHERE action = 'account_deletion'") == [(1,)]
 
 
-# The loop
+async def test_a_deletion_ends_the_user_under_every_name_that_is_remembered(stage: Stage) -> None:
+    """Other regions know it by others than this caller's token does."""
+    caller, token = await stage.enter()
+    alias = uuid4()
+    await stage.database.as_operator("test").fetch("INSERT INTO user_aliases VALUES (%s, %s)", [alias, caller.user_id])
+    await stage.sign_in.delete_account(caller, replace(token, user_id=uuid4()))
+    for user_id in (caller.user_id, alias):
+        assert await command(stage.redis.get(user_key(user_id))) == TOMBSTONE
 
 
 class Purges:
@@ -381,7 +385,7 @@ async def test_old_sign_ins_are_dropped_every_hour_also_after_a_failure(
 ) -> None:
     purges = Purges()
     none: Any = None
-    sign_in = SignIn(none, 1, [], none, none, cast(SignIns, purges), none, none, none, none, none)
+    sign_in = SignIn(none, 1, [], none, none, cast(SignIns, purges), none, none, none, none)
     with trio.move_on_after(2.5 * PURGE_SECONDS):
         await sign_in.keep_purged()
     assert purges.times == [0, PURGE_SECONDS, 2 * PURGE_SECONDS]
