@@ -6,6 +6,7 @@ from quart import Response, render_template, request
 
 from server.dialects import shipped
 from server.errors import INTERNAL, Problem, describe
+from server.services import services
 
 NO_STORE = {"Cache-Control": "no-store"}
 PAGE_HEADERS = {
@@ -28,7 +29,7 @@ async def show_page(title: str, text: str, *, status: int = 200, advice: str = "
 async def answer_error(error: Exception) -> Response:
     """An error of ours as a page, or in the envelope for a program that asks for JSON."""
     problem = describe(error) or INTERNAL
-    if problem.status == 503:
+    if problem.status == 503 and not services().limits.outage.has_told(error):
         logger.warning("a sign-in was turned away: %s", error, extra={"path": request.path})
     return await show_problem(problem)
 

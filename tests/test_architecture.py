@@ -53,7 +53,6 @@ PURE = (
 TESTED_ELSEWHERE = {
     "server/hypercorn_fixes": "one mend reaches over several of its modules: tests/server/test_hypercorn_fixes.py",
     "server/asgi.py": "starting and stopping need a process: tests/end_to_end/test_starting.py, test_stopping.py",
-    "server/connection.py": "endings need sockets: tests/end_to_end/test_leaving.py",
     "server/services.py": "a record, used by every request of tests/end_to_end",
     "server/circumstances.py": "a record, read by tests/server/test_logs.py and test_auditor.py",
     "server/pages.py": "pages are looked at in a browser: tests/end_to_end/test_browser_sign_in.py, test_sign_in.py",

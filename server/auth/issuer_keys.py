@@ -74,7 +74,8 @@ class IssuerKeys:
                 await self._ask()
             except IssuerUnavailable as error:
                 if not has_failed:
-                    logger.error("the keys of the issuer cannot be fetched; those that are known go on", exc_info=error)
+                    reason = {"reason": str(error)}
+                    logger.warning("the keys of the issuer cannot be fetched; those that are known go on", extra=reason)
                 has_failed = True
             else:
                 if has_failed:

@@ -30,7 +30,7 @@ from server.pages import (
 )
 from server.services import services
 from storage.errors import StorageError
-from storage.login_states import LoginResult, LoginState
+from storage.login_states import LoginState
 
 MAX_TOKEN = 16_384
 STATE_BYTES = 32
@@ -68,12 +68,9 @@ async def initiate_login() -> Response:
 async def receive_callback() -> Response:
     """Whatever the issuer says is left for the app, which polls; the browser is told how it went."""
     states = services().sign_in.states
-    state = read_state(request.args)
-    login = None if state is None else await states.take_state(state)
-    if login is None:
+    state, callback = read_state(request.args), read_callback(request.args)
+    if state is None or not await states.finish(state, callback.code, callback.error):
         raise SignInRefused("this sign-in is over, or was never begun here")
-    callback = read_callback(request.args)
-    await states.put_result(login.pid, LoginResult(login.csrf, callback.code, callback.error))
     if callback.error is not None:
         title = NOT_SIGNED_IN if callback.is_denial else NOT_WORKED
         return await show_problem(describe_status(400, callback.error), title)

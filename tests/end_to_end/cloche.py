@@ -30,6 +30,7 @@ READY_SECONDS = 30
 STOP_SECONDS = 20
 
 SIGN_IN = {
+    "SERVER_URL": "http://127.0.0.1:8080",
     "API_KEY_HASH_SECRET": "only-for-tests-keys-0123456789abcdef",
     "AUDIT_HMAC_SECRET": "only-for-tests-audit-0123456789abcdef",
     "AUTH0_ISSUER_URL": "http://127.0.0.1:9",

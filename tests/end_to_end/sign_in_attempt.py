@@ -14,7 +14,11 @@ import httpx2
 
 from tests.end_to_end.cloche import SIGN_IN
 
-DEVELOPMENT = {"ENVIRONMENT": "development", **dict.fromkeys(SIGN_IN, ""), "REFRESH_TOKEN_ENCRYPTION_KEY": "5e" * 32}
+DEVELOPMENT = {
+    "ENVIRONMENT": "development",
+    **dict.fromkeys(SIGN_IN.keys() - {"SERVER_URL"}, ""),
+    "REFRESH_TOKEN_ENCRYPTION_KEY": "5e" * 32,
+}
 """Settings of a server that signs people in by itself, as ./scripts/run starts it."""
 
 LETTERS_AND_DIGITS = string.ascii_letters + string.digits

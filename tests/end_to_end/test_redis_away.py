@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from server.outage import PROBE_SECONDS
+from server.outage import PAUSE_SECONDS, PROBE_SECONDS
 from storage.redis import COMMAND_SECONDS
 from tests.end_to_end.asking import Reply, ask
 from tests.end_to_end.caller import OPENAI, SHIPPED, build_chat, open_caller
@@ -121,7 +121,8 @@ async def test_redis_goes_and_comes_back_under_load(
                 await trio.sleep(LOAD_SECONDS)
                 may_end.set()
                 await caller.read_until(b"stream_completed")
-        told = await ask(cloche, "/health/ready")
+        await trio.sleep(PAUSE_SECONDS)
+        told = await ask(cloche, "/health/ready")  # the one that tries Redis again
         late = await ask(cloche, OPENAI, chatter.headers, CHAT)
         page = await ask(cloche, SIGN_IN)
         await trio.to_thread.run_sync(start_again, own_redis)

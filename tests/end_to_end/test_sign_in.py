@@ -32,6 +32,7 @@ async def test_an_app_signs_in_through_the_browser(stores: Stores) -> None:
         assert sent.headers["cache-control"] == "no-store"
         waiting = await app.poll()
         assert (waiting.status_code, waiting.content) == (204, b"")
+        assert {"content-length", "content-type"}.isdisjoint(waiting.headers)
 
         page = await app.come_back(state)
         assert page.status_code == 200

@@ -209,6 +209,29 @@ async def test_nobody_comes_back_by_a_token_from_before_the_deletion(stores: Sto
         assert app.cloche.query("SELECT 1 FROM users") == []
 
 
+async def test_a_user_whom_another_region_still_has_comes_back_by_signing_in_anew_there(stores: Stores) -> None:
+    """The phone signs in at one region always, and is deleted at another: there, its id is the one it had."""
+    async with open_shipped_app(stores) as app:
+        abroad = {"device_id": app.device_id, "subject": "auth0|ann", "user_id": uuid4()}
+        before = build_app_token(**abroad, auth_time=time.time() - 10, session_id=uuid4())
+        after = build_app_token(**abroad, auth_time=time.time() + 10, session_id=uuid4())
+        app.token = before
+        assert (await app.ask_who()).status_code == 200
+        assert (await app.delete_account()).status_code == 200
+        forget(stores)  # or two minutes later
+        for app.token, status in ((after, 200), (before, 401), (after, 200), (before, 401)):
+            assert (await app.ask_who()).status_code == status
+
+
+async def test_a_token_of_the_issuer_written_in_another_way_is_the_same_token(stores: Stores) -> None:
+    """Base64 has a padding that may be left out, and the same signature holds: still it signs in one device."""
+    async with open_shipped_app(stores) as app:
+        text = app.sign()
+        await app.sign_in(text)
+        refused = await app.on_another_device().finalize(f"{text}==")
+        assert (refused.status_code, refused.json()["error_type"]) == (401, "unauthorized")
+
+
 async def test_an_address_that_nobody_verified_signs_nobody_in(stores: Stores) -> None:
     async with open_shipped_app(stores) as app:
         for subject, said in (("auth0|eve", False), ("auth0|mia", "true"), ("auth0|max", None)):

@@ -158,6 +158,14 @@ async def test_a_client_that_is_cancelled_has_its_tokens_made_exact() -> None:
     assert allowance.used == [0]
 
 
+async def test_for_a_client_that_has_left_nothing_is_reserved() -> None:
+    async with open_bench(ANSWER) as bench, trio.open_nursery() as nursery:
+        allowance = FakeAllowance(bench.ledger)
+        nursery.start_soon(ask, bench, allowance)
+        nursery.cancel_scope.cancel()
+    assert allowance.seen == []
+
+
 async def test_a_client_that_leaves_while_tokens_are_reserved_leaves_none_behind_and_holds_nothing() -> None:
     async with open_bench(ANSWER) as bench:
         gate = trio.Event()

@@ -17,6 +17,7 @@ NEEDED = {
     "JWT_SECRET": SECRET,
     "API_KEY_HASH_SECRET": "s3cret-keys-" * 4,
     "AUDIT_HMAC_SECRET": "s3cret-audit-" * 4,
+    "SERVER_URL": "https://api.example.com",
     "AUTH0_DOMAIN": "example.eu.auth0.com",
     "AUTH0_API_AUDIENCE": "https://api.example.com",
     "AUTH0_NATIVE_CLIENT_ID": "desktop, mobile",
@@ -38,7 +39,7 @@ def test_a_few_settings_are_enough() -> None:
     config = read()
     stores = (config.database_url, config.redis_url, config.jwt_secret)
     assert (*stores, config.api_key_secret, config.audit_secret) == tuple(NEEDED.values())[:5]
-    assert (config.server_url, config.region) == ("http://127.0.0.1:8080", "default")
+    assert (config.server_url, config.region) == ("https://api.example.com", "default")
     assert config.cors_origins == {"*"}
     assert (config.trusted_proxies, config.logs_access) == ((), True)
     assert (config.deployment_token, config.deployment_color) == (None, "unknown")
@@ -54,10 +55,11 @@ def test_a_few_settings_are_enough() -> None:
 def test_what_is_missing_is_told_all_at_once_with_an_example() -> None:
     problems = refuse({"DATABASE_URL": " ", "LOG_LEVEL": "loud", "RATE_LIMIT_READS": "0"})
     assert [problem.split()[0] for problem in problems] == [
-        *("DATABASE_URL", "REDIS_URL", "JWT_SECRET", "LOG_LEVEL", "API_KEY_HASH_SECRET", "AUDIT_HMAC_SECRET"),
+        *("SERVER_URL", "DATABASE_URL", "REDIS_URL", "JWT_SECRET", "LOG_LEVEL"),
+        *("API_KEY_HASH_SECRET", "AUDIT_HMAC_SECRET"),
         *("AUTH0_DOMAIN", "AUTH0_API_AUDIENCE", "AUTH0_NATIVE_CLIENT_ID", "RATE_LIMIT_READS"),
     ]
-    assert problems[0] == "DATABASE_URL is missing: set it to postgresql://user:password@host/database"
+    assert problems[1] == "DATABASE_URL is missing: set it to postgresql://user:password@host/database"
 
 
 @pytest.mark.parametrize(
@@ -73,6 +75,12 @@ def test_what_is_missing_is_told_all_at_once_with_an_example() -> None:
         ("JWT_ACCESS_TOKEN_DURATION_DAYS", "inf"),
         ("DATABASE_CONNECTIONS", "0"),
         ("DATABASE_CONNECTIONS", "1.5"),
+        ("DATABASE_CONNECTIONS", "hunter2"),
+        ("DATABASE_CONNECTIONS", "9" * 5000),
+        ("DATABASE_CONNECTIONS", str(2**63)),
+        ("KEEP_ALIVE_SECONDS", "hunter2"),
+        ("DATABASE_URL", "postgresql://hunter2\udcff"),
+        ("AUTH0_SERVER_CLIENT_SECRET", "hunter2\udcff"),
         ("MAX_BODY_BYTES", "128MB"),
         ("KEEP_ALIVE_SECONDS", "-1"),
         ("HOLD_LEASE_SECONDS", "x"),
@@ -165,6 +173,10 @@ def test_of_two_names_of_the_deployment_token_the_first_counts() -> None:
     assert both.deployment_token == "first"
 
 
+def test_a_server_in_development_is_reached_on_this_machine() -> None:
+    assert read(ENVIRONMENT="development", SERVER_URL="").server_url == "http://127.0.0.1:8080"
+
+
 def test_each_purpose_has_a_secret_of_its_own_in_development_too() -> None:
     needed = {name: NEEDED[name] for name in ("DATABASE_URL", "REDIS_URL", "JWT_SECRET")}
     development = needed | {"ENVIRONMENT": "development"}
@@ -242,3 +254,4 @@ def test_the_journal_is_the_databases_own_and_outlives_a_new_password() -> None:
     assert first == folder("postgresql://cloche:two@db:5432/cloche")
     assert first != folder("postgresql://cloche:one@db:5432/other")
     assert first != folder("postgresql://cloche:one@elsewhere:5432/cloche")
+    assert first != folder("postgresql://cloche:one@db:5432,spare:5432/cloche")

@@ -220,6 +220,16 @@ async def test_a_body_of_a_mebibyte_is_taken(served: Served, user: User) -> None
     assert (answer.status, answer.body.split()[1]) == (200, str(SMALL_BODY_BYTES).encode())
 
 
+async def test_a_server_that_takes_less_than_a_mebibyte_takes_no_more(
+    stores: Mapping[str, str], tmp_path: Path
+) -> None:
+    async with open_served(stores, tmp_path, MAX_BODY_BYTES="10") as served:
+        add_routes(served)
+        headers = token_headers(await served.make_user())
+        assert (await served.ask("POST", "/test/ignore", headers, b"x" * 10)).status == 200
+        assert (await served.ask("POST", "/test/ignore", headers, b"x" * 11)).status == 413
+
+
 async def test_a_prompt_may_be_larger(served: Served, user: User) -> None:
     message = {"role": "user", "content": "x" * 2 * SMALL_BODY_BYTES}
     body = json.dumps({"model": "openai/gpt-4.1-mini", "messages": [message]}).encode()

@@ -13,7 +13,7 @@ import trio
 
 import storage.redis
 from storage.errors import DatabaseUnavailable, RedisUnavailable
-from storage.redis import Redis, budget_key, check_redis, command, open_redis, session_key, user_key
+from storage.redis import LuaScript, Redis, budget_key, check_redis, command, open_redis, session_key, user_key
 from tests.storage.redis_server import PASSWORD, QUOTED, RedisServer
 
 WRONG = "hunter2"
@@ -66,6 +66,21 @@ def test_keys_of_a_user_share_a_hash_tag() -> None:
     assert all(key.startswith(f"{{{user_id}}}:") for key in keys)
     assert len(set(keys)) == 3
     assert session_key(user_id, session_id) != session_key(user_id, user_id)
+
+
+async def test_a_script_runs_also_where_redis_has_been_started_anew(client: Redis) -> None:
+    script = LuaScript("return {KEYS[1], ARGV[1] + 1}")
+    for _ in range(2):
+        assert await script.run(client, ["key"], [41]) == [b"key", 42]
+    await command(client.script_flush())
+    assert await script.run(client, ["key"], [41]) == [b"key", 42]
+
+
+async def test_a_script_that_gets_no_answer_says_so(server: RedisServer, client: Redis) -> None:
+    server.hang()
+    with trio.fail_after(2 * DEADLINE_SECONDS), pytest.raises(RedisUnavailable):
+        await LuaScript("return 1").run(client, [], [])
+    server.go_on()
 
 
 async def test_a_hanging_redis_is_refused_within_the_deadline_and_used_again(
