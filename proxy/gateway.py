@@ -165,7 +165,7 @@ class Chat:
         try:
             await self._ledger.settle(self._build_settlement())
         except Exception:  # the edge of the call: a client's answer must not depend on the accounts
-            logger.exception("a call could not be settled; the sweep will do it", extra={"request_id": self.request_id})
+            logger.exception("a call could not be settled; the sweep will do it", extra={"call_id": self.request_id})
             return
         self.is_settled = True
 

@@ -95,7 +95,7 @@ class Pump:
         try:
             failure = await self._ask_providers()
         except Exception:  # the edge of the task: the client gets an event, the log the traceback
-            logger.exception("a call failed in our own code", extra={"request_id": self._request_id})
+            logger.exception("a call failed in our own code", extra={"call_id": self._call_id})
             failure = failed_here(self.provider_code, "internal_error", "the answer could not be read")
         if failure is not None:
             self._end_with(failure)
@@ -117,7 +117,7 @@ class Pump:
         return failure
 
     @property
-    def _request_id(self) -> UUID:
+    def _call_id(self) -> UUID:
         return self._admission.hold.id
 
     async def _ask_providers(self) -> Failed | None:
@@ -167,7 +167,7 @@ class Pump:
         seconds = wanted * random.uniform(1, 1.25)  # noqa: S311 - not for secrets
         if trio.current_time() + seconds > self._started + self._patience.retry_seconds:
             return False
-        logger.info("a provider is asked again", extra={"request_id": self._request_id, "pause_seconds": seconds})
+        logger.info("a provider is asked again", extra={"call_id": self._call_id, "pause_seconds": seconds})
         await trio.sleep(seconds)
         return True
 
@@ -187,7 +187,7 @@ class Pump:
         try:
             return self._admission.build_call(route, target)
         except RequestNotSupported as error:
-            reason = {"request_id": self._request_id, "provider": route.provider.code, "reason": str(error)}
+            reason = {"call_id": self._call_id, "provider": route.provider.code, "reason": str(error)}
             logger.info("a provider cannot stand in for another", extra=reason)
             return None
 
@@ -200,7 +200,7 @@ class Pump:
             with trio.CancelScope(deadline=min(trio.current_time() + seconds, self._ends_at)) as self._scope:
                 failure = await self._bring(call)
         except UpstreamError as error:
-            logger.warning("a provider failed", extra={"request_id": self._request_id, "reason": str(error)})
+            logger.warning("a provider failed", extra={"call_id": self._call_id, "reason": str(error)})
             if self._meter.outcome != "completed":  # an answer that had its end is whole, whatever comes after
                 failure = failed_upstream(self.provider_code, error)
         if self._scope.cancelled_caught:
@@ -282,11 +282,11 @@ class Pump:
     def _can_be(self, event: ChatEvent) -> bool:
         if not isinstance(event, Usage) or is_chargeable(self._admission.model.price, event):
             return True
-        logger.error("a provider reported usage that cannot be", extra={"request_id": self._request_id})
+        logger.error("a provider reported usage that cannot be", extra={"call_id": self._call_id})
         return False
 
     def _open_exchange(self, call: ProviderCall) -> AbstractAsyncContextManager[Exchange]:
-        request = _with_request_id(call.request, self._request_id)
+        request = _with_request_id(call.request, self._call_id)
         if call.background is None:
             return self._transport.open_exchange(request)
         notes = Notes(self._note_begun, self._note_called_off)
@@ -295,9 +295,9 @@ class Pump:
     async def _note_begun(self, upstream_id: str) -> None:
         """So that the answer can be called off also if this process dies."""
         try:
-            await self._ledger.note_upstream(self._request_id, self.provider_code, upstream_id)
+            await self._ledger.note_upstream(self._call_id, self.provider_code, upstream_id)
         except Exception:  # the edge of the call: an answer must not depend on the accounts
-            logger.exception("an answer in the background could not be noted", extra={"request_id": self._request_id})
+            logger.exception("an answer in the background could not be noted", extra={"call_id": self._call_id})
 
     def _note_called_off(self, usage: Usage) -> None:
         if self._can_be(usage):
@@ -306,7 +306,7 @@ class Pump:
     async def _read_refusal(self, call: ProviderCall, exchange: Exchange) -> Failed:
         failed = call.read_refusal(exchange.status, exchange.headers, await _receive_refusal(exchange))
         reason = {"status": exchange.status, "code": failed.code, "type": failed.provider_error_type}
-        logger.warning("a provider refused a call", extra={"request_id": self._request_id, **reason})
+        logger.warning("a provider refused a call", extra={"call_id": self._call_id, **reason})
         return failed
 
 
@@ -342,7 +342,7 @@ async def _receive_refusal(exchange: Exchange) -> bytes:
         return b""
 
 
-def _with_request_id(request: UpstreamRequest, request_id: UUID) -> UpstreamRequest:
+def _with_request_id(request: UpstreamRequest, call_id: UUID) -> UpstreamRequest:
     """The provider's logs can be matched with ours."""
-    headers = (*request.headers, ("X-Request-ID", str(request_id)))
+    headers = (*request.headers, ("X-Request-ID", str(call_id)))
     return UpstreamRequest(request.url, headers, request.body, request.method)

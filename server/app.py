@@ -2,7 +2,7 @@
 
 import logging
 
-from quart import Response, request
+from quart import Response, has_request_context, request, websocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
@@ -13,7 +13,7 @@ from server.edge import Rules
 from server.errors import INTERNAL, Problem, describe, describe_status
 from server.guard import add_limit_headers, guard
 from server.routes import account, api_keys, chat, deployment, health, local_issuer, models, sign_in
-from server.services import Services, use_services
+from server.services import Services, services, use_services
 
 BODY_SECONDS = 1800
 """The longest that a client may take to send a request, as the reverse proxies in front allow."""
@@ -51,10 +51,10 @@ async def answer_exception(error: Exception) -> Response:
     """An error of ours becomes what the table says; any other is a fault, logged, and told without its inside."""
     problem = describe(error)
     if problem is None:
-        logger.error("a request failed in our own code", exc_info=error, extra={"path": request.path})
+        logger.error("a request failed in our own code", exc_info=error, extra={"path": _find_path()})
         problem = INTERNAL
-    elif problem.status == 503:
-        logger.warning("a request was turned away: %s", error, extra={"path": request.path})
+    elif problem.status == 503 and not services().limits.outage.has_told(error):
+        logger.warning("a request was turned away: %s", error, extra={"path": _find_path()})
     return _answer(problem)
 
 
@@ -66,10 +66,15 @@ async def answer_http_exception(error: HTTPException) -> Response:
 
 def _answer(problem: Problem) -> Response:
     """In the dialect of the path, so that every client can read its errors, 404 and 405 included."""
-    dialect = openai.DIALECT if request.path.startswith("/v1/") else shipped.DIALECT
+    dialect = openai.DIALECT if _find_path().startswith("/v1/") else shipped.DIALECT
     return Response(
         dialect.encode_problem(problem),
         problem.status,
         headers=dict(problem.headers),
         content_type="application/json",
     )
+
+
+def _find_path() -> str:
+    """Of the request at hand, or of the handshake of a WebSocket, which is refused like a request."""
+    return request.path if has_request_context() else websocket.path

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from proxy.provider import Provider, setting_names
 from proxy.routing import Upstream
@@ -87,7 +86,7 @@ def read_config(environment: Mapping[str, str], providers: Mapping[str, Provider
     settings = Settings(environment)
     production: Environment = "production"
     name = settings.read("ENVIRONMENT", production, _read_environment)
-    server_url = settings.read("SERVER_URL", DEFAULT_SERVER_URL, read_base_url)
+    server_url = _read_server_url(settings, name)
     config = Config(
         environment=name,
         region=settings.read("REGION", "default", read_name),
@@ -145,6 +144,13 @@ def _read_upstreams(
     return upstreams
 
 
+def _read_server_url(settings: Settings, environment: Environment) -> str:
+    """In production nobody could sign in with an address that only this machine knows."""
+    if environment == "production":
+        return settings.require("SERVER_URL", "this server's address for clients and the issuer", read_base_url)
+    return settings.read("SERVER_URL", DEFAULT_SERVER_URL, read_base_url)
+
+
 def _read_purpose_secret(settings: Settings, name: str, environment: Environment) -> str:
     """A secret of its own in production; on a developer's machine one that follows from JWT_SECRET will do."""
     if environment == "production":
@@ -170,9 +176,9 @@ def _read_environment(text: str) -> Environment:
 def _default_journal_folder(environment: Mapping[str, str]) -> Path:
     """One per machine, user and database: what a killed process leaves there, its successor finds, and nobody else.
 
-    The password is left out of the name, for it may change between the two.
+    The password is left out of the name, for it may change between the two. Any text will do: this is before anybody
+    has said whether it is a URL, and one of PostgreSQL's may name several hosts.
     """
-    url = urlsplit(environment.get("DATABASE_URL", ""))
-    database = f"{url.hostname}:{url.port}{url.path}?{url.query}"
-    name = hashlib.sha256(database.encode()).hexdigest()[:16]
+    database = environment.get("DATABASE_URL", "").rpartition("@")[2]
+    name = hashlib.sha256(os.fsencode(database)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"cloche-{os.getuid()}-{name}"

@@ -12,10 +12,11 @@ import logging
 import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import trio
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope, WebsocketScope
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPScope, WebsocketScope
 from quart import Quart, current_app, request
 from quart.wrappers import Request, Response
 from quart_trio import QuartTrio
@@ -38,6 +39,8 @@ from server.edge import (
 MAX_LOGGED_PATH = 200
 LEFT = "left"
 """The status, in the log, of a request whose answer did not go out to its end."""
+BROKEN = "broken"
+"""The same, by our own fault."""
 
 _RESOURCES = "cloche.open_resources"
 _EDGE = "cloche.edge"
@@ -75,6 +78,9 @@ class Connection(TrioASGIHTTPConnection):
                 await self._answer_preflight(send)
             else:
                 await super().__call__(receive, send)
+        except Exception:  # the edge of the task: what breaks an answer that has begun becomes no error of the table
+            self._status = BROKEN
+            logger.exception("an answer broke in our own code", extra={"path": self.scope["path"][:MAX_LOGGED_PATH]})
         finally:
             self._edge.requests -= 1
             if self._edge.logs_access:
@@ -91,6 +97,9 @@ class Connection(TrioASGIHTTPConnection):
 
     async def _send_response(self, send: ASGISendCallable, response: Response | WerkzeugResponse) -> None:
         response.headers.extend(build_headers(self._arrival, response.headers.keys()))
+        if response.status_code == 204:  # has no length: https://www.rfc-editor.org/rfc/rfc9110#section-8.6
+            for name in ("Content-Length", "Content-Type"):
+                response.headers.pop(name, None)
         await super()._send_response(send, response)
         self._status = response.status_code
 
@@ -109,17 +118,28 @@ class SocketConnection(TrioASGIWebsocketConnection):
         super().__init__(app, scope)
         self._edge = cast(Edge, app.extensions[_EDGE])
         self._arrival = _arrive(self._edge, scope)
+        self._status: int | str = LEFT
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         _set_circumstances(self._arrival)
         began = time.perf_counter()
         self._edge.requests += 1
         try:
-            await super().__call__(receive, send)
+            await super().__call__(receive, partial(self._send, send))
         finally:
             self._edge.requests -= 1
             if self._edge.logs_access:
-                _log_access("GET", self.scope["path"], 101 if self._accepted else "refused", began)
+                _log_access("GET", self.scope["path"], self._status, began)
+
+    async def _send(self, send: ASGISendCallable, event: ASGISendEvent) -> None:
+        """A refusal of the handshake is an answer like any other."""
+        if event["type"] == "websocket.http.response.start":
+            names = [name.decode() for name, _ in event["headers"]]
+            event["headers"] = [*event["headers"], *_encode(build_headers(self._arrival, names))]
+            self._status = event["status"]
+        elif event["type"] == "websocket.accept":
+            self._status = 101
+        await send(event)
 
     async def accept_connection(self, send: ASGISendCallable, headers: Headers, subprotocol: str | None) -> None:
         headers.set("X-Request-ID", self._arrival.request_id)

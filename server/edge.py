@@ -130,7 +130,11 @@ def as_counted(address: IPv4Address | IPv6Address | None) -> str:
 
 
 def find_path(path: str) -> str:
-    """The one name of a path that has several: `/api-key/…` and `/api/v1/…` are `/api/…`."""
+    """The one name of a path that has several: `/api-key/…` and `/api/v1/…` are `/api/…`, and what proxies are sent,
+    `http://host/…`, is `/…` (https://www.rfc-editor.org/rfc/rfc9112#section-3.2.2).
+    """
+    if not path.startswith("/"):
+        path = "/" + path.partition("://")[2].partition("/")[2]
     if path.startswith("/api"):
         if path == "/api-key" or path.startswith("/api-key/"):
             path = "/api" + path.removeprefix("/api-key")

@@ -85,7 +85,7 @@ class Leases:
         try:
             reported = await self._end_upstream(hold)
         except (UpstreamError, trio.TooSlowError):
-            extra = {"request_id": hold.id, "provider": hold.upstream_provider, "upstream_id": hold.upstream_id}
+            extra = {"call_id": hold.id, "provider": hold.upstream_provider, "upstream_id": hold.upstream_id}
             logger.warning("an answer in the background could not be called off", exc_info=True, extra=extra)
             if hold.is_young:
                 await self.credits.renew([hold.progress])
@@ -134,7 +134,7 @@ def build_settlement(hold: ExpiredHold, reported: Usage | None = None) -> Settle
     try:
         charge = cost_usd(price, usage)
     except UsageOutOfBounds:
-        logger.exception("a hold expired with usage that cannot be", extra={"request_id": hold.id})
+        logger.exception("a hold expired with usage that cannot be", extra={"call_id": hold.id})
         usage = Usage()
         charge = cost_usd(price, usage)
     return Settlement(hold.id, hold.user_id, "cancelled", charge, usage, provisional=not is_reported)

@@ -69,11 +69,8 @@ def set_up_logs(level: str) -> None:
 
 
 def _add_circumstances(line: dict[str, object]) -> None:
-    """A call of a model has an id of its own, under which its money is held."""
     at_hand = circumstances()
     if at_hand.request_id:
-        if "request_id" in line:
-            line["call_id"] = line["request_id"]
         line["request_id"] = at_hand.request_id
     if at_hand.user_id:
         line["user_id"] = at_hand.user_id

@@ -41,10 +41,14 @@ class Outage:
         outages = self._outages
         try:
             yield
-        except RedisUnavailable:
+        except RedisUnavailable as error:
             if outages == self._outages:  # else it asked before an outage that has been noticed, or is over
-                self._begin()
+                self._begin(str(error))
             raise
+
+    def has_told(self, error: Exception) -> bool:
+        """The error is of the outage that goes on: it need not be told again for each request."""
+        return self.is_on and isinstance(error, RedisUnavailable)
 
     @contextmanager
     def _probe(self) -> Iterator[None]:
@@ -61,11 +65,14 @@ class Outage:
         finally:
             self._try_at = trio.current_time() + PAUSE_SECONDS
 
-    def _begin(self) -> None:
+    def _begin(self, reason: str) -> None:
         self.is_on = True
         self._outages += 1
         self._try_at = trio.current_time() + PAUSE_SECONDS
-        logger.error("Redis is away: reading goes on within a bound for each process, money and sign-in are closed")
+        logger.error(
+            "Redis is away: reading goes on within a bound for each process, money and sign-in are closed",
+            extra={"reason": reason},
+        )
 
     def _end(self) -> None:
         self.is_on = False

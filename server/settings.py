@@ -8,6 +8,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 MIN_SECRET_CHARACTERS = 32
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
@@ -35,6 +36,8 @@ class Settings:
         if not text:
             return default
         try:
+            if not is_text(text):
+                raise ValueError("it must be UTF-8")
             return convert(text)
         except ValueError as error:
             self.problems.append(f"{name} is wrong: {error}")
@@ -45,6 +48,11 @@ class Settings:
             self.problems.append(f"{name} is missing: set it to {example}")
             return ""
         return self.read(name, "", convert)
+
+
+def is_text(text: str) -> bool:
+    """Bytes of the environment that are no UTF-8 come as halves of surrogate pairs, which nothing can write."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def read_postgres_url(text: str) -> str:
@@ -90,17 +98,25 @@ def read_keys(text: str) -> tuple[str, ...]:
 
 
 def read_positive(text: str) -> float:
-    number = float(text)
+    number = _read_number(text, float)
     if not 0 < number < 1e9:
         raise ValueError("it must be a number above zero")
     return number
 
 
 def read_count(text: str) -> int:
-    number = int(text)
-    if number < 1:
+    number = _read_number(text, int)
+    if not 0 < number < 2**63:
         raise ValueError("it must be a whole number above zero")
     return number
+
+
+def _read_number(text: str, convert: Callable[[str], N]) -> N:
+    """Python's own words repeat the text, which may be a secret that stands in the wrong place. 0 if it is none."""
+    try:
+        return convert(text)
+    except ValueError:
+        return convert("0")
 
 
 def read_log_level(text: str) -> str:

@@ -1,6 +1,7 @@
 """Errors over a real socket: every one in the envelope of the path's dialect, and none that tells too much."""
 
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from server.asgi import open_services
 from server.auth.tokens import issue_token
 from server.config import read_config
 from storage.accounts import Accounts
+from storage.errors import RedisUnavailable
 from tests.end_to_end.cloche import NO_LIMITS, SIGN_IN
 
 SECRET = "only-for-tests-0123456789abcdef-0123456789"
@@ -177,10 +179,22 @@ async def test_while_redis_is_away_nobody_is_signed_out(
     server: Server, path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(storage.redis, "COMMAND_SECONDS", 0)
-    answer = await server.ask("POST", path, CHAT)
-    assert (answer.status, answer.headers["retry-after"]) == (503, "2")
-    assert b"database_error" in answer.body
-    assert "Redis did not answer in time" in caplog.text
+    for _ in range(3):
+        answer = await server.ask("POST", path, CHAT)
+        assert (answer.status, answer.headers["retry-after"]) == (503, "2")
+        assert b"database_error" in answer.body
+    assert (await server.ask("GET", "/auth/auth0/callback?state=s&code=c")).status == 503
+    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [vars(record)["reason"] for record in told] == ["Redis did not answer in time"]
+
+
+async def test_a_refusal_that_no_outage_explains_is_told(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> str:
+        raise RedisUnavailable("it refused this command alone")
+
+    server.app.add_url_rule("/refused", "refused", fail)
+    assert (await server.ask("GET", "/refused")).status == 503
+    assert "it refused this command alone" in caplog.text
 
 
 # Bodies

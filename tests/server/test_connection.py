@@ -1,5 +1,6 @@
 """What holds for every request, over a real socket: the headers of its answer, its address, its line in the log."""
 
+import json
 import logging
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from quart import Response, websocket
 from server.circumstances import circumstances
 from server.connection import Edge
 from server.guard import access
+from server.logs import JsonLines
 from tests.server.served import Served, open_served, token_headers
 
 CHAT = "/v1/chat/completions"
@@ -196,6 +198,21 @@ async def test_other_names_of_a_path_are_the_path(served: Served, path: str) -> 
     assert (answer.status, answer.json["id"]) == (200, str(user.id))
 
 
+@pytest.mark.parametrize("target", ["http://x/api/v1/auth/userinfo", "https://a:hunter2@[/api/auth/userinfo"])
+async def test_what_a_proxy_is_sent_is_the_path_alone(
+    served: Served, target: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert (await served.ask("GET", target, token_headers(await served.make_user()))).status == 200
+    assert (await wait_logged(caplog))[0]["path"] == "/api/auth/userinfo"
+
+
+@pytest.mark.parametrize("target", ["*", "x", "http:", "http://[", "?"])
+async def test_what_is_no_path_is_not_found(served: Served, target: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert (await served.ask("GET", target)).status == 404
+    assert not caplog.records
+
+
 async def test_what_openai_calls_v1_stays_what_it_is(served: Served) -> None:
     answer = await served.ask("GET", "/v1/models/", token_headers(await served.make_user()))
     assert (answer.status, answer.json["object"]) == (200, "list")
@@ -235,6 +252,22 @@ async def test_a_socket_comes_in_by_the_same_edge(served: Served) -> None:
     assert b"\r\nx-request-id: mine\r\n" in received.lower()
 
 
+@pytest.mark.parametrize(("path", "status"), [("/nothing", 404), ("/v1/nothing", 404), ("/api/auth/userinfo", 400)])
+async def test_a_socket_that_leads_nowhere_is_refused_like_a_request(
+    served: Served, path: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    lines = [f"GET {path} HTTP/1.1", "Host: x", "Connection: Upgrade", "Upgrade: websocket", "X-Request-ID: mine"]
+    lines += [f"Origin: {ORIGIN['Origin']}", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    answer = await served.send("\r\n".join([*lines, "", ""]).encode())
+    assert (answer.status, answer.headers["x-request-id"]) == (status, "mine")
+    assert {name: answer.headers.get(name) for name in ALWAYS} == ALWAYS
+    assert ("code" in answer.json) != path.startswith("/v1/")
+    (line,) = await wait_logged(caplog)
+    assert (line["path"], line["status"]) == (path, status)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 # Logs
 
 
@@ -254,6 +287,29 @@ async def test_a_request_leaves_one_line_without_its_query(served: Served, caplo
     assert 0 < line.pop("duration_ms") < 10_000
     assert line == {"method": "DELETE", "path": "/api/nothing", "status": 401}
     assert "hunter2" not in str([vars(record) for record in caplog.records])
+
+
+async def test_an_answer_that_breaks_in_the_middle_is_told_once_with_its_request(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def write() -> AsyncIterator[bytes]:
+        yield b"one"
+        raise ValueError("inside")
+
+    @access(is_public=True)
+    async def begin() -> Response:
+        return Response(write())
+
+    caplog.set_level(logging.INFO)
+    served.app.add_url_rule("/begin", "begin", begin)
+    answer = await served.ask("GET", "/begin", {"X-Request-ID": "mine"})
+    assert (answer.status, b"inside" in answer.body) == (200, False)
+    with trio.fail_after(5):
+        while len(caplog.records) < 2:
+            await trio.lowlevel.checkpoint()
+    fault, ended = [json.loads(JsonLines().format(record)) for record in caplog.records]
+    assert (fault["level"], fault["path"], "ValueError: inside" in fault["traceback"]) == ("ERROR", "/begin", True)
+    assert ended["status"] == "broken"
 
 
 async def test_a_preflight_and_a_long_path_leave_a_line_too(served: Served, caplog: pytest.LogCaptureFixture) -> None:

@@ -99,6 +99,11 @@ def test_a_header_on_several_lines_is_one_list() -> None:
     assert read_arrival(BEHIND_PROXIES, "10.0.0.1", "http", lines).address == "198.51.100.1"
 
 
+def test_who_comes_by_a_unix_socket_is_a_proxy_that_needs_no_setting() -> None:
+    arrival = arrive(ANYBODY, None, x_forwarded_for="198.51.100.1", x_forwarded_proto="https")
+    assert (arrival.address, arrival.is_https) == ("198.51.100.1", True)
+
+
 def test_x_real_ip_is_not_believed_even_of_a_proxy() -> None:
     assert arrive(BEHIND_PROXIES, "10.0.0.1", x_real_ip="1.2.3.4").address == "10.0.0.1"
 
@@ -170,7 +175,12 @@ def test_what_a_client_calls_itself_is_short_and_printable() -> None:
         ("/v1/api/v1/x", "/v1/api/v1/x"),
         ("//api/v1/x", "//api/v1/x"),
         ("/", "/"),
-        ("*", "*"),
+        ("http://x/api/v1/models", "/api/models"),
+        ("http://[/health", "/health"),
+        ("http://x", "/"),
+        ("health", "/"),
+        ("*", "/"),
+        ("", "/"),
     ],
 )
 def test_a_path_with_several_names_has_one(path: str, name: str) -> None:

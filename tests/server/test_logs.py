@@ -73,15 +73,8 @@ def test_a_line_names_the_request_at_hand_and_its_user() -> None:
     assert not {"address", "user_agent"} & set(line)
 
 
-def test_a_call_keeps_its_own_id_beside_that_of_its_request() -> None:
-    line = show_in_request(Circumstances("req-1", ""), msg="x", request_id=UUID(int=7))
-    assert (line["request_id"], line["call_id"]) == ("req-1", str(UUID(int=7)))
-
-
 def test_outside_of_any_request_there_is_nobody_to_name() -> None:
-    line = show(msg="x", request_id=7)
-    assert line["request_id"] == 7
-    assert not {"user_id", "call_id"} & set(line)
+    assert not {"request_id", "user_id"} & set(show(msg="x"))
 
 
 # Whoever collects the lines
