@@ -200,6 +200,7 @@ def _build_environment(stage: Stage) -> dict[str, str]:
         "JOURNAL_FOLDER": str(stage.folder / "journal"),
         "OPENAI_BASE_URL": f"http://127.0.0.1:{stage.provider.port}/v1",
         "OPENAI_API_KEY": "sk-bench",
+        "SERVER_URL": "http://127.0.0.1:9",
         "API_KEY_HASH_SECRET": stage.secret,
         "AUDIT_HMAC_SECRET": stage.secret,
         "AUTH0_ISSUER_URL": "http://127.0.0.1:9",

@@ -27,9 +27,9 @@ def encode(claims: dict[str, Any], key: Any, algorithm: str, **header: Any) -> s
 
 
 def test_a_good_token_is_read() -> None:
-    token = verify(ISSUER.sign(iat=NOW, exp=NOW + 60))
+    token = verify(ISSUER.sign(iat=NOW, exp=NOW + 86_400))
     assert (token.subject, token.client_id, token.profile) == ("auth0|ann", CLIENT_ID, None)
-    assert (token.issued_at, token.expires_at) == (NOW, NOW + 60)
+    assert (token.issued_at, token.expires_at) == (NOW, NOW + 86_400)
 
 
 def test_a_token_shows_in_no_repr() -> None:
