@@ -21,9 +21,6 @@ QUICK = BreakerSettings(window_seconds=5, cooldown_seconds=0.05, max_cooldown_se
 HASTY = BreakerSettings(window_seconds=5, cooldown_seconds=0.05, max_cooldown_seconds=60, probe_seconds=0.3)
 PATIENT = BreakerSettings(window_seconds=5)
 
-# coredis leaves channels to the garbage collector when it cannot connect.
-pytestmark = pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning")
-
 
 @pytest.fixture
 async def client(redis_url: str) -> AsyncIterator[Redis]:

@@ -33,9 +33,6 @@ LIMITS = {
     "ACCOUNT_CREATION_RATE_LIMIT_WINDOW_MS": "7200000",
 }
 
-# coredis leaves channels to the garbage collector when it cannot connect.
-pytestmark = pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning")
-
 
 def build_budgets() -> Budgets:
     return read_budgets(Settings(LIMITS))

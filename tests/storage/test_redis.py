@@ -19,9 +19,6 @@ from tests.storage.redis_server import PASSWORD, QUOTED, RedisServer
 WRONG = "hunter2"
 DEADLINE_SECONDS = 0.3
 
-# coredis leaves channels to the garbage collector when it cannot connect.
-pytestmark = pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning")
-
 
 @pytest.fixture(autouse=True)
 def short_deadline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

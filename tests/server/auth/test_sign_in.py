@@ -320,7 +320,6 @@ async def wait_blocked(stage: Stage) -> None:
             await trio.sleep(0.01)
 
 
-@pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning")  # coredis, of a connection that was lost
 async def test_a_sign_out_that_redis_missed_is_repeated(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
