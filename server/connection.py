@@ -70,9 +70,7 @@ class Connection(TrioASGIHTTPConnection):
         self._status: int | str = LEFT
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        _set_circumstances(self._arrival)
-        began = time.perf_counter()
-        self._edge.requests += 1
+        began = _begin(self._edge, self._arrival)
         try:
             if answers_preflight(self.scope["method"], self.scope["headers"]):
                 await self._answer_preflight(send)
@@ -82,9 +80,7 @@ class Connection(TrioASGIHTTPConnection):
             self._status = BROKEN
             logger.exception("an answer broke in our own code", extra={"path": self.scope["path"][:MAX_LOGGED_PATH]})
         finally:
-            self._edge.requests -= 1
-            if self._edge.logs_access:
-                _log_access(self.scope["method"], self.scope["path"], self._status, began)
+            _end(self._edge, self.scope["method"], self.scope["path"], self._status, began)
 
     async def handle_request(  # type: ignore[override] # as Quart-Trio itself has it
         self, nursery: trio.Nursery, request: Request, send: ASGISendCallable
@@ -121,15 +117,11 @@ class SocketConnection(TrioASGIWebsocketConnection):
         self._status: int | str = LEFT
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        _set_circumstances(self._arrival)
-        began = time.perf_counter()
-        self._edge.requests += 1
+        began = _begin(self._edge, self._arrival)
         try:
             await super().__call__(receive, partial(self._send, send))
         finally:
-            self._edge.requests -= 1
-            if self._edge.logs_access:
-                _log_access("GET", self.scope["path"], self._status, began)
+            _end(self._edge, "GET", self.scope["path"], self._status, began)
 
     async def _send(self, send: ASGISendCallable, event: ASGISendEvent) -> None:
         """A refusal of the handshake is an answer like any other."""
@@ -174,8 +166,18 @@ def _arrive(edge: Edge, scope: Any) -> Arrival:
     return arrival
 
 
-def _set_circumstances(arrival: Arrival) -> None:
+def _begin(edge: Edge, arrival: Arrival) -> float:
+    """A request is on its way: known to whatever runs for it, and counted. Returns when, for `_end`."""
+    edge.requests += 1
     set_circumstances(Circumstances(arrival.request_id, arrival.address, arrival.user_agent))
+    return time.perf_counter()
+
+
+def _end(edge: Edge, method: str, path: str, status: int | str, began: float) -> None:
+    """However it ended."""
+    edge.requests -= 1
+    if edge.logs_access:
+        _log_access(method, path, status, began)
 
 
 def _log_access(method: str, path: str, status: int | str, began: float) -> None:

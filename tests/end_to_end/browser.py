@@ -104,7 +104,7 @@ async def open_browser(folder: Path) -> AsyncIterator[Browser]:
         browser = Browser(driver, folder)
         try:
             yield browser
-        except Exception:
+        except Exception:  # whatever failed is raised again, with a picture beside it
             with trio.move_on_after(PAGE_SECONDS, shield=True):
                 url, picture = await browser.read_url(), await browser.save_picture("failed")
                 sys.stderr.write(f"the browser was at {url}: {picture}\n")
