@@ -16,6 +16,7 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from storage.errors import DatabaseUnavailable
+from storage.prepared import Prepared
 from storage.psycopg_trio import END_SECONDS, TrioConnection
 
 Parameters = Mapping[str, object] | Sequence[object]
@@ -100,6 +101,13 @@ class Rights:
     _settings: LiteralString
     _holder: str
 
+    async def fetch_prepared(self, statement: Prepared, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
+        """`fetch`, for a statement that runs often and is planned once for a connection."""
+        with trio.move_on_after(ANSWER_SECONDS):
+            async with self._pool.lend() as connection:
+                return await statement.run(connection, self._bind(connection), parameters)
+        raise DatabaseUnavailable(f"PostgreSQL did not answer within {ANSWER_SECONDS:g} seconds")
+
     async def fetch(self, statement: LiteralString, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """Run one statement as a transaction of its own, in one round trip, and return its rows.
 
@@ -125,17 +133,31 @@ class Rights:
         The block holds a connection: a `fetch` inside of it asks for a second one, and if every slot is held by
         such a block, all of them wait until that time is over.
         """
-        with trio.move_on_after(TRANSACTION_SECONDS) as scope:
+        async with self._open(b"BEGIN;", TRANSACTION_SECONDS) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def snapshot(self, seconds: float) -> AsyncIterator[TrioConnection]:
+        """Several statements that only read, and all see the rows of one moment. They have so many seconds together,
+        also if they take long: DatabaseUnavailable is raised after that.
+        """
+        begin = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {int(seconds * 1000)};"
+        async with self._open(begin.encode(), seconds) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _open(self, begin: bytes, seconds: float) -> AsyncIterator[TrioConnection]:
+        with trio.move_on_after(seconds) as scope:
             async with self._pool.lend() as connection:
                 try:
-                    await connection.send(b"BEGIN;" + self._bind(connection))
+                    await connection.send(begin + self._bind(connection))
                     yield connection
                     await _commit(connection)
                 finally:
                     with trio.move_on_after(END_SECONDS, shield=True):
                         await _roll_back(connection)
         if scope.cancelled_caught:
-            raise DatabaseUnavailable(f"PostgreSQL did not answer within {TRANSACTION_SECONDS:g} seconds")
+            raise DatabaseUnavailable(f"PostgreSQL did not answer within {seconds:g} seconds")
 
     def _bind(self, connection: TrioConnection) -> bytes:
         return connection.bind(self._settings, (self._holder,))

@@ -59,6 +59,8 @@ class TrioConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
         for number, dumper in ((int, _IntegerDumper), (float, _DoubleDumper), (Decimal, _DecimalDumper)):
             self.adapters.register_dumper(number, dumper)
         self._transformer = Transformer(self)
+        self.prepared: set[str] = set()
+        """The names of the statements that this session has prepared."""
 
     @classmethod
     async def connect(cls, conninfo: str = "", **parameters: ConnParam) -> Self:  # type: ignore[override]  # no options
@@ -106,6 +108,10 @@ class TrioConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
         query = PostgresClientQuery(self._transformer)
         query.convert(statement, parameters or None)
         return query.query
+
+    def quote(self, value: Any) -> bytes:
+        """One parameter as it is written into a statement."""
+        return self._transformer.as_literal(value)
 
     async def send(self, message: bytes) -> list[tuple[Any, ...]]:
         """Send one or more statements in one message and return the rows of the last one.

@@ -279,6 +279,26 @@ async def test_a_swallowed_error_is_not_mistaken_for_a_commit(alice: Rights) -> 
     assert await alice.fetch("SELECT count(*) FROM notes") == [(0,)]
 
 
+async def test_a_snapshot_sees_one_moment_and_changes_nothing(owner: TrioConnection, alice: Rights) -> None:
+    async with alice.snapshot(10) as connection:
+        assert await connection.send(b"SELECT count(*) FROM notes") == [(0,)]
+        await owner.execute(INSERT_NOTE, (1, ALICE))
+        assert await connection.send(b"SELECT count(*) FROM notes") == [(0,)]
+    assert await alice.fetch("SELECT count(*) FROM notes") == [(1,)]
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        async with alice.snapshot(10) as connection:
+            await connection.execute(INSERT_NOTE, (2, ALICE))
+
+
+async def test_a_snapshot_has_as_long_as_it_is_given(owner: TrioConnection, alice: Rights) -> None:
+    async with alice.snapshot(60) as connection:
+        assert await connection.send(b"SELECT current_setting('statement_timeout')") == [("1min",)]
+    with pytest.raises(DatabaseUnavailable):
+        async with alice.snapshot(0.2) as connection:
+            await connection.send(b"SELECT pg_sleep(5)")
+    assert await alice.fetch("SELECT current_setting('statement_timeout')") == [("10s",)]
+
+
 async def test_the_session_is_set_up(alice: Rights) -> None:
     settings: dict[str, Any] = {
         "application_name": "cloche",
