@@ -57,7 +57,11 @@ class Admission:
 
 
 async def admit(
-    models: Mapping[str, Model], upstreams: Mapping[str, Upstream], user_id: UUID, request: ChatRequest
+    models: Mapping[str, Model],
+    upstreams: Mapping[str, Upstream],
+    user_id: UUID,
+    request: ChatRequest,
+    api_key_id: UUID | None = None,
 ) -> Admission:
     """Validate and translate completely, and compute the worst case. Raises what `Gateway.open_chat` says."""
     routes = find_routes(models, upstreams, request.model, user_id)
@@ -82,6 +86,7 @@ async def admit(
         prompt_tokens=prompt_tokens,
         price=encode_price(model.price),
         idempotency_key=request.idempotency_key,
+        api_key_id=api_key_id,
     )
     estimated_tokens = worst_prompt_tokens + min(max_output, EXPECTED_OUTPUT_TOKENS)
     return Admission(routes, request, call, tokenizer, hold, estimated_tokens)

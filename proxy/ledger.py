@@ -29,6 +29,8 @@ class Hold:
     prompt_tokens: int
     price: str
     idempotency_key: str | None
+    api_key_id: UUID | None = None
+    """Of the key that asked; None if it was a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Settlement:
     """How one call ended, and what it costs. `provisional`: the tokens were counted here, not by the provider.
 
     `provider_code` is who answered, which may be another than the hold's; empty where it is the hold's own.
+    `upstream_id` is that provider's id for the answer, where it can be asked later what it has cost.
     """
 
     hold_id: UUID
@@ -45,6 +48,7 @@ class Settlement:
     usage: Usage
     provisional: bool
     provider_code: str = ""
+    upstream_id: str | None = None
 
 
 class Ledger(Protocol):

@@ -1,16 +1,24 @@
-"""Credits: the ledger, the balance and the holds. Every change is one statement that decides and is safe to repeat."""
+"""Credits: the ledger, the balance and the holds. Every change is one statement that decides and is safe to repeat.
+
+It runs under the lock of the user's balance, which a statement before it takes in the same message: so it sees all that
+others have done to the user's money, and nothing changes meanwhile.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
-from typing import LiteralString, Protocol
+from typing import LiteralString, NoReturn
 from uuid import UUID
 
 from psycopg import errors
 
+from storage.calls import ExpiredHold, Hold, Settlement
 from storage.errors import StorageError
-from storage.journal import Progress, Usage
+from storage.journal import Progress
 from storage.postgres import Database
+from storage.prepared import Prepared
+from storage.settling import LOCK_ACCOUNT, settle
 
 HOLD_LEASE_SECONDS = 60
 """A hold that nobody renews for this long belongs to a process that is gone."""
@@ -25,48 +33,19 @@ class BalanceTooLow(StorageError):
         self.available_usd = available_usd
 
 
+class SpendingLimitReached(StorageError):
+    """What the user set for itself, or for an API key, does not leave room for the request."""
+
+    def __init__(self, required_usd: Decimal, limit_usd: Decimal, period: str, *, is_of_key: bool) -> None:
+        whose = "this API key's" if is_of_key else "your"
+        super().__init__(
+            f"this request may cost up to {required_usd} USD, and {whose} spending limit of {limit_usd} USD a {period}"
+            " has not that much left: raise the limit, or wait for the next period"
+        )
+
+
 class RequestRepeated(StorageError):
     """A request with the same idempotency key is running, or has been answered."""
-
-
-class Hold(Protocol):
-    """What a caller sets aside. `price` is JSON text, kept as it is for whoever settles."""
-
-    @property
-    def id(self) -> UUID: ...
-    @property
-    def user_id(self) -> UUID: ...
-    @property
-    def amount_usd(self) -> Decimal: ...
-    @property
-    def model_id(self) -> str: ...
-    @property
-    def provider_code(self) -> str: ...
-    @property
-    def task_type(self) -> str: ...
-    @property
-    def prompt_tokens(self) -> int: ...
-    @property
-    def price(self) -> str: ...
-    @property
-    def idempotency_key(self) -> str | None: ...
-
-
-class Settlement(Protocol):
-    @property
-    def hold_id(self) -> UUID: ...
-    @property
-    def user_id(self) -> UUID: ...
-    @property
-    def outcome(self) -> str: ...
-    @property
-    def charge_usd(self) -> Decimal: ...
-    @property
-    def usage(self) -> Usage: ...
-    @property
-    def provisional(self) -> bool: ...
-    @property
-    def provider_code(self) -> str: ...
 
 
 class UserUnknown(StorageError):
@@ -75,29 +54,26 @@ class UserUnknown(StorageError):
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """`available_usd` is what a new call may hold."""
+    """`free_usd` and `held_free_usd` are the parts that are free credits. What is left of the balance is paid credits,
+    and a debt where it is negative. Free credits past `free_expires_at` (None: never) that nobody holds are of no use.
+    """
 
     balance_usd: Decimal
     held_usd: Decimal
+    free_usd: Decimal = Decimal(0)
+    held_free_usd: Decimal = Decimal(0)
+    free_expires_at: datetime | None = None
+    expired_usd: Decimal = Decimal(0)
+    """Free credits whose time is over, and whose expiry has not been booked yet."""
 
     @property
     def available_usd(self) -> Decimal:
-        return self.balance_usd - self.held_usd
+        """What a new call may hold."""
+        return self.balance_usd - self.held_usd - self.expired_usd
 
-
-@dataclass(frozen=True, slots=True)
-class ExpiredHold:
-    """A hold whose owner is gone, with what its call is known to have used, and the price to charge it by."""
-
-    id: UUID
-    user_id: UUID
-    price: str
-    progress: Progress
-    upstream_provider: str | None = None
-    upstream_id: str | None = None
-    """Of an answer that its provider makes in the background."""
-    is_young: bool = False
-    """Whether such an answer may be under way still."""
+    @property
+    def paid_usd(self) -> Decimal:
+        return self.balance_usd - self.free_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +84,9 @@ class Credits:
     lease_seconds: int = HOLD_LEASE_SECONDS
 
     async def hold(self, hold: Hold) -> None:
-        """Set the amount aside. Raises BalanceTooLow, or RequestRepeated.
+        """Set the amount aside, free credits first. Raises BalanceTooLow, SpendingLimitReached, or RequestRepeated.
 
-        The row lock on the balance puts concurrent holds of one user in order, so that the same credit is never held
+        The lock of the balance puts concurrent holds of one user in order, so that the same credit is never held
         twice. Not to be repeated blindly: a second call with the same hold raises.
         """
         parameters = {
@@ -123,30 +99,36 @@ class Credits:
             "price": hold.price,
             "prompt_tokens": hold.prompt_tokens,
             "idempotency_key": hold.idempotency_key,
+            "api_key_id": hold.api_key_id,
             "lease": self.lease_seconds,
         }
         try:
-            held = await self.database.as_user(hold.user_id).fetch_one(_HOLD, parameters)
+            held = await self.database.as_user(hold.user_id).fetch_prepared(_HOLD, parameters)
         except errors.UniqueViolation as error:
             raise RequestRepeated("a request with this idempotency key is running, or has been answered") from error
-        if held is None:
-            available = (await self.balance(hold.user_id)).available_usd
-            raise BalanceTooLow(hold.amount_usd, available)
+        if not held:
+            await self._tell_refusal(hold)
 
     async def settle(self, settlement: Settlement) -> bool:
         """Charge, release and record the usage, once; False if that was done before.
 
         A hold that was settled as expired while its call still ran is corrected by the difference.
         """
-        return await self._settle(settlement, "settled", ["held", "expired"])
+        return await settle(self.database, settlement, "settled", ["held", "expired"])
 
     async def settle_expired(self, settlement: Settlement) -> bool:
         """The same for a hold whose owner is gone, provided that it is held and expired still."""
-        return await self._settle(settlement, "expired", ["held"])
+        return await settle(self.database, settlement, "expired", ["held"])
 
     async def correct_expired(self, settlement: Settlement) -> bool:
         """For who knows more than the one who has settled it as expired: the charge follows by the difference."""
-        return await self._settle(settlement, "expired", ["expired"])
+        return await settle(self.database, settlement, "expired", ["expired"])
+
+    async def true_up(self, settlement: Settlement) -> bool:
+        """For a charge that was provisional, once the provider has said what the call used: it follows by the
+        difference, and is final. False if it is provisional no more, or was given back.
+        """
+        return await settle(self.database, settlement, "trued up", ["settled", "expired"])
 
     async def note_upstream(self, hold_id: UUID, provider_code: str, upstream_id: str) -> None:
         """Remember under which id a provider makes the answer in the background. Safe to repeat."""
@@ -184,95 +166,72 @@ class Credits:
         return [ExpiredHold(id_, user_id, price, Progress.from_json(id_, state)) for id_, user_id, price, state in rows]
 
     async def balance(self, user_id: UUID) -> Balance:
-        row = await self.database.as_user(user_id).fetch_one("SELECT balance_usd, held_usd FROM credit_balances")
+        row = await self.database.as_user(user_id).fetch_one(_BALANCE)
         return Balance(*row) if row else Balance(Decimal(0), Decimal(0))
 
     async def grant(self, user_id: UUID, amount_usd: Decimal, *, idempotency_key: str, description: str) -> bool:
-        """Give credits. False if this key was booked before. Raises UserUnknown."""
+        """Give paid credits. False if this key was booked before. Raises UserUnknown."""
         parameters = {"user_id": user_id, "amount": amount_usd, "key": idempotency_key, "description": description}
         try:
-            return bool(await self.database.as_operator("grant credits").fetch(_GRANT, parameters))
+            return bool(await self.database.as_operator("grant credits").fetch(LOCK_ACCOUNT + _GRANT, parameters))
         except errors.ForeignKeyViolation as error:
             raise UserUnknown(f"there is no user {user_id}, or no more: nothing was granted") from error
 
-    async def _settle(self, settlement: Settlement, state: str, from_states: list[str]) -> bool:
-        usage = settlement.usage
-        parameters = {
-            "id": settlement.hold_id,
-            "user_id": settlement.user_id,
-            "state": state,
-            "from_states": from_states,
-            "outcome": settlement.outcome,
-            "charge": settlement.charge_usd,
-            "provisional": settlement.provisional,
-            "provider_code": settlement.provider_code,
-            "input": usage.input_tokens,
-            "cache_read": usage.cache_read_tokens,
-            "cache_write": usage.cache_write_tokens,
-            "output": usage.output_tokens,
-            "reasoning": usage.reasoning_tokens,
-            "cache_write_1h": usage.cache_write_1h_tokens,
-            "input_audio": usage.input_audio_tokens,
-            "output_audio": usage.output_audio_tokens,
-            "output_image": usage.output_image_tokens,
-            "searches": usage.searches,
-        }
-        rows = await self.database.as_operator("settle a call").fetch(_SETTLE, parameters)
-        return bool(rows)
+    async def _tell_refusal(self, hold: Hold) -> NoReturn:
+        """Why nothing was held. The limits first: credits do not help against them."""
+        parameters = {"user_id": hold.user_id, "api_key_id": hold.api_key_id, "amount": hold.amount_usd}
+        limit = await self.database.as_user(hold.user_id).fetch_one(_FIND_LIMIT_REACHED, parameters)
+        if limit is not None:
+            limit_usd, period, is_of_key = limit
+            raise SpendingLimitReached(hold.amount_usd, limit_usd, period, is_of_key=is_of_key)
+        raise BalanceTooLow(hold.amount_usd, (await self.balance(hold.user_id)).available_usd)
 
 
-_HOLD: LiteralString = """
-    WITH spent AS (
-        UPDATE credit_balances SET held_usd = held_usd + %(amount)s
-        WHERE user_id = %(user_id)s AND balance_usd - held_usd >= %(amount)s
-        RETURNING user_id
-    )
-    INSERT INTO holds (id, user_id, amount_usd, model_id, provider_code, task_type, price, prompt_tokens,
-                       idempotency_key, expires_at)
-    SELECT %(id)s, user_id, %(amount)s, %(model_id)s, %(provider_code)s, %(task_type)s, %(price)s::jsonb,
-           %(prompt_tokens)s, %(idempotency_key)s, now() + make_interval(secs => %(lease)s)
-    FROM spent
-    RETURNING id
+_BALANCE: LiteralString = """
+    SELECT balance_usd, held_usd, free_usd, held_free_usd, free_expires_at,
+           free_usd - held_free_usd - spare_free_usd(credit_balances)
+    FROM credit_balances
 """
 
-_SETTLE: LiteralString = """
+_HOLD = Prepared(
+    "hold",
+    """
     WITH account AS MATERIALIZED (
-        SELECT user_id FROM credit_balances WHERE user_id = %(user_id)s
-        FOR UPDATE -- before the hold, as a new hold does: one with the same idempotency key waits for this one's end
-    ), hold AS MATERIALIZED (
-        SELECT holds.* FROM account JOIN holds USING (user_id)
-        WHERE id = %(id)s AND state = ANY(%(from_states)s) AND (%(state)s = 'settled' OR expires_at < now())
-        FOR UPDATE OF holds
-    ), closed AS (
-        UPDATE holds
-        SET state = %(state)s, charged_usd = %(charge)s, settled_at = now(),
-            idempotency_key = CASE WHEN %(outcome)s = 'completed' THEN holds.idempotency_key END
-        FROM hold WHERE holds.id = hold.id
-    ), booked AS (
-        INSERT INTO credit_ledger (user_id, kind, amount_usd, idempotency_key, hold_id, description)
-        SELECT user_id, kind, charged_usd - %(charge)s, kind || ':' || id, id, model_id
-        FROM (SELECT *, CASE state WHEN 'held' THEN 'charge' ELSE 'correction' END AS kind FROM hold) AS entry
-        WHERE charged_usd <> %(charge)s
-    ), released AS (
-        UPDATE credit_balances SET held_usd = held_usd - hold.amount_usd
-        FROM hold WHERE credit_balances.user_id = hold.user_id AND hold.state = 'held'
+        SELECT user_id, free_lot, least(%(amount)s::numeric, spare_free_usd(credit_balances)) AS free_usd
+        FROM credit_balances
+        WHERE user_id = %(user_id)s AND available_usd(credit_balances) >= %(amount)s
+          AND NOT EXISTS (
+            SELECT FROM spending_limits
+            WHERE user_id = %(user_id)s AND (api_key_id IS NULL OR api_key_id = %(api_key_id)s)
+              AND limit_usd < %(amount)s + held_usd
+                              + CASE WHEN period_start >= date_trunc(period, now(), 'UTC') THEN spent_usd ELSE 0 END
+          )
+    ), spent AS (
+        UPDATE credit_balances
+        SET held_usd = held_usd + %(amount)s, held_free_usd = held_free_usd + account.free_usd
+        FROM account WHERE credit_balances.user_id = account.user_id
+    ), limited AS (
+        UPDATE spending_limits SET held_usd = held_usd + %(amount)s
+        FROM account
+        WHERE spending_limits.user_id = account.user_id AND (api_key_id IS NULL OR api_key_id = %(api_key_id)s)
     )
-    INSERT INTO usage (request_id, user_id, model_id, provider_code, task_type, outcome, provisional, input_tokens,
-                       cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cache_write_1h_tokens,
-                       input_audio_tokens, output_audio_tokens, output_image_tokens, searches, cost_usd, started_at)
-    SELECT id, user_id, model_id, coalesce(nullif(%(provider_code)s, ''), provider_code), task_type, %(outcome)s,
-           %(provisional)s, %(input)s, %(cache_read)s, %(cache_write)s, %(output)s, %(reasoning)s, %(cache_write_1h)s,
-           %(input_audio)s, %(output_audio)s, %(output_image)s, %(searches)s, %(charge)s, created_at
-    FROM hold
-    ON CONFLICT (request_id) DO UPDATE SET
-        provider_code = excluded.provider_code, outcome = excluded.outcome, provisional = excluded.provisional,
-        input_tokens = excluded.input_tokens, cache_read_tokens = excluded.cache_read_tokens,
-        cache_write_tokens = excluded.cache_write_tokens, output_tokens = excluded.output_tokens,
-        reasoning_tokens = excluded.reasoning_tokens, cache_write_1h_tokens = excluded.cache_write_1h_tokens,
-        input_audio_tokens = excluded.input_audio_tokens, output_audio_tokens = excluded.output_audio_tokens,
-        output_image_tokens = excluded.output_image_tokens, searches = excluded.searches,
-        cost_usd = excluded.cost_usd, ended_at = excluded.ended_at
-    RETURNING request_id
+    INSERT INTO holds (id, user_id, amount_usd, free_usd, free_lot, model_id, provider_code, task_type, price,
+                       prompt_tokens, idempotency_key, api_key_id, expires_at)
+    SELECT %(id)s, user_id, %(amount)s, free_usd, free_lot, %(model_id)s, %(provider_code)s, %(task_type)s,
+           %(price)s::jsonb, %(prompt_tokens)s, %(idempotency_key)s, %(api_key_id)s,
+           now() + make_interval(secs => %(lease)s)
+    FROM account
+    RETURNING id
+    """,
+    first=Prepared("lock_for_hold", LOCK_ACCOUNT),
+)
+
+_FIND_LIMIT_REACHED: LiteralString = """
+    SELECT limit_usd, period, api_key_id IS NOT NULL FROM spending_limits
+    WHERE (api_key_id IS NULL OR api_key_id = %(api_key_id)s)
+      AND %(amount)s + held_usd
+          + CASE WHEN period_start >= date_trunc(period, now(), 'UTC') THEN spent_usd ELSE 0 END > limit_usd
+    ORDER BY period DESC, api_key_id LIMIT 1
 """
 
 _RENEW: LiteralString = """
@@ -296,7 +255,7 @@ _NOTE_UPSTREAM: LiteralString = """
 
 _FIND_SETTLED_AS_EXPIRED: LiteralString = """
     SELECT holds.id, holds.user_id, price::text, progress FROM holds JOIN usage ON usage.request_id = holds.id
-    WHERE holds.id = ANY(%(ids)s) AND state = 'expired' AND (upstream_id IS NULL OR provisional)
+    WHERE holds.id = ANY(%(ids)s) AND state = 'expired' AND (holds.upstream_id IS NULL OR provisional)
 """
 
 _GRANT: LiteralString = """

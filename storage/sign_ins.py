@@ -22,6 +22,10 @@ class AccountDeleted(StorageError):
     """The account was deleted after this token was made: it brings nobody back."""
 
 
+class AccountInUse(StorageError):
+    """Money of the account is on its way. The message says what to wait for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who somebody is to an issuer. `email` None: the issuer knows none."""
@@ -158,13 +162,17 @@ class SignIns:
 
     async def delete_account(self, user_id: UUID, entry: AuditEntry) -> Deleted:
         """The user and everything that is its; only the audit log keeps rows about it. Safe to repeat: then there is
-        nothing to tell.
+        nothing to tell. Raises AccountInUse while a call runs or a top-off is under way.
         """
         async with self.database.as_operator("delete an account").transaction() as connection:
             bind, user = connection.bind, {"user_id": user_id}
-            ((aliases, refresh_tokens),) = await connection.send(
+            ((has_call, has_top_off, aliases, refresh_tokens),) = await connection.send(
                 bind(_LOCK_BALANCE, user) + bind(_LOCK_USER_WITH_ROWS, user) + bind(_COLLECT, user)
             )
+            if has_call:
+                raise AccountInUse("an answer is still being made: stop it or wait for its end, then try again")
+            if has_top_off:
+                raise AccountInUse("an automatic top-off is being paid: wait a few minutes, then try again")
             if await connection.send(bind(_DELETE_USER, user)):
                 await self.audit.append(connection, entry)
         return Deleted((user_id, *aliases), tuple(refresh_tokens))
@@ -370,7 +378,9 @@ _DROP_LOGINS: LiteralString = """
 """
 
 _COLLECT: LiteralString = """
-    SELECT ARRAY(SELECT alias_id FROM user_aliases WHERE user_id = %(user_id)s),
+    SELECT EXISTS (SELECT FROM holds WHERE user_id = %(user_id)s AND state = 'held'),
+           EXISTS (SELECT FROM purchases WHERE user_id = %(user_id)s AND kind = 'top_off' AND state = 'open'),
+           ARRAY(SELECT alias_id FROM user_aliases WHERE user_id = %(user_id)s),
            ARRAY(SELECT refresh_token FROM logins WHERE user_id = %(user_id)s AND refresh_token IS NOT NULL)
 """
 

@@ -1,11 +1,13 @@
 """Calls as the ledger sees them, for tests: a user with credit, what a call holds, and how it ends."""
 
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID, uuid4
 
 from proxy.chat import Usage
 from proxy.ledger import Hold, Outcome, Settlement
 from storage.accounts import Accounts
+from storage.bookings import Bookings
 from storage.credits import Credits
 from storage.postgres import Database
 
@@ -36,9 +38,25 @@ async def grant(database: Database, user_id: UUID, amount_usd: str) -> None:
     assert await Credits(database).grant(user_id, Decimal(amount_usd), idempotency_key=key, description="test")
 
 
-def build_hold(user_id: UUID, amount_usd: str = "1", idempotency_key: str | None = None) -> Hold:
+async def grant_free(database: Database, user_id: UUID, amount_usd: str, *, days: float = 30) -> None:
+    """Free credits, `days` before they expire. Negative: they have expired."""
+    expires_at = datetime.now(UTC) + timedelta(days=days)
+    key = f"free:{uuid4()}"
+    assert await Bookings(database).grant_free(
+        user_id, Decimal(amount_usd), expires_at, idempotency_key=key, description="test"
+    )
+
+
+def build_hold(
+    user_id: UUID,
+    amount_usd: str = "1",
+    idempotency_key: str | None = None,
+    *,
+    api_key_id: UUID | None = None,
+    hold_id: UUID | None = None,
+) -> Hold:
     return Hold(
-        id=uuid4(),
+        id=hold_id or uuid4(),
         user_id=user_id,
         amount_usd=Decimal(amount_usd),
         model_id="openai/gpt-4.1-mini",
@@ -47,6 +65,7 @@ def build_hold(user_id: UUID, amount_usd: str = "1", idempotency_key: str | None
         prompt_tokens=12,
         price=PRICE,
         idempotency_key=idempotency_key,
+        api_key_id=api_key_id,
     )
 
 

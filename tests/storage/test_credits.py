@@ -14,6 +14,7 @@ from proxy.ledger import Hold
 from storage.credits import Balance, BalanceTooLow, Credits, RequestRepeated, UserUnknown
 from storage.journal import Progress
 from storage.postgres import Database, open_database
+from tests.storage.accounting import check_accounts
 from tests.storage.calls import PRICE, USAGE, build_hold, build_settlement, grant, make_user
 from tests.storage.credit_model import CreditModel
 
@@ -376,19 +377,8 @@ async def test_whatever_happens_the_balance_is_the_sum_of_the_ledger(
     draw = random.Random(seed)  # noqa: S311 # the same walk in every run
     for _ in range(200):
         await model.step(credits_, draw)
-        check_sums(query)
+        check_accounts(query)
         for user_id in users:
             balance = await credits_.balance(user_id)
             assert (balance.balance_usd, balance.held_usd) == (model.balance(user_id), model.held(user_id))
     assert model.seen >= {"held", "too low", "repeated", "settled", "late", "expired", "nothing", "granted"}
-
-
-def check_sums(query: Query) -> None:
-    unequal = """
-        SELECT user_id FROM credit_balances AS b WHERE
-        balance_usd <> (SELECT coalesce(sum(amount_usd), 0) FROM credit_ledger WHERE user_id = b.user_id)
-        OR held_usd <> (SELECT coalesce(sum(amount_usd), 0) FROM holds WHERE user_id = b.user_id AND state = 'held')
-    """
-    assert query(unequal) == []
-    charged = "SELECT coalesce(-sum(amount_usd), 0) FROM credit_ledger WHERE kind IN ('charge', 'correction')"
-    assert query(charged) == query("SELECT coalesce(sum(cost_usd), 0) FROM usage")

@@ -11,7 +11,9 @@ from psycopg import errors, sql
 
 from storage.accounts import Accounts
 from storage.credits import Credits
+from storage.embedded import EmbeddedServers
 from storage.postgres import open_database
+from tests.conftest import with_database
 from tests.storage.calls import build_hold, build_settlement, make_user
 
 TABLES_OF_USERS = """
@@ -33,33 +35,42 @@ SIGN_IN_ROWS: LiteralString = """
     INSERT INTO api_keys (user_id, key_hash, hint, label, scopes)
         VALUES (%(user_id)s, encode(sha256(%(user_id)s::text::bytea), 'hex'), 'h', 'l', '{read}');
 """
+BILLING_ROWS: LiteralString = """
+    INSERT INTO spending_limits (user_id, period, limit_usd) VALUES (%(user_id)s, 'day', 100);
+    INSERT INTO billing_notices (user_id, kind, notice_key) VALUES (%(user_id)s, 'k', 'k');
+    INSERT INTO billing_customers (user_id, stripe_customer_id) VALUES (%(user_id)s, 'cus_' || %(user_id)s);
+    INSERT INTO purchases (id, user_id, kind, gross_cents, fee_cents, net_cents)
+        VALUES (gen_random_uuid(), %(user_id)s, 'checkout', 1000, 200, 800);
+    INSERT INTO setup_sessions (stripe_session_id, user_id) VALUES ('cs_' || %(user_id)s, %(user_id)s);
+"""
 OUR_ROLES = ("cloche_server", "cloche_request", "cloche_operator")
 
 
 @pytest.fixture
-def owner(owner_database_url: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(owner_database_url, autocommit=True) as connection:
+def owner(servers: EmbeddedServers, accounts_name: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(with_database(servers.owner_database_url, accounts_name), autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
-def server(database_url: str) -> Iterator[psycopg.Connection]:
+def server(servers: EmbeddedServers, accounts_name: str) -> Iterator[psycopg.Connection]:
     """As the server logs in, each test in a transaction that is rolled back."""
-    with psycopg.connect(database_url) as connection:
+    with psycopg.connect(with_database(servers.database_url, accounts_name)) as connection:
         yield connection
         connection.rollback()
 
 
-@pytest.fixture
-def users(database_url: str) -> tuple[UUID, UUID]:
+@pytest.fixture(scope="module")
+def users(servers: EmbeddedServers, accounts_name: str) -> tuple[UUID, UUID]:
     """Two users who have a row in every table."""
-    return trio.run(make_rows, database_url), trio.run(make_rows, database_url)
+    url = with_database(servers.database_url, accounts_name)
+    return trio.run(make_rows, url), trio.run(make_rows, url)
 
 
 async def make_rows(database_url: str) -> UUID:
     async with open_database(database_url, size=1) as database:
         user_id = await make_user(database, "10")
-        await database.as_operator("test").fetch(SIGN_IN_ROWS, {"user_id": user_id})
+        await database.as_operator("test").fetch(SIGN_IN_ROWS + BILLING_ROWS, {"user_id": user_id})
         await Accounts(database).make_device(user_id, uuid4())
         settled, running = build_hold(user_id), build_hold(user_id)
         await Credits(database).hold(settled)
@@ -85,15 +96,17 @@ def fetch(connection: psycopg.Connection, statement: str, table: str, *parameter
 def test_every_table_with_a_user_is_guarded(owner: psycopg.Connection) -> None:
     found = owner.execute(TABLES_OF_USERS).fetchall()
     tables = {"credit_balances", "credit_ledger", "devices", "holds", "usage", "identities", "logins", "api_keys"}
+    tables |= {"spending_limits", "billing_notices", "billing_customers", "purchases", "setup_sessions"}
     assert tables <= {name for name, *_ in found}
     assert [name for name, is_forced, has_policy in found if not (is_forced and has_policy)] == []
 
 
 def test_a_table_that_somebody_forgot_to_guard_would_be_found(owner: psycopg.Connection) -> None:
-    owner.execute("CREATE TABLE forgotten (user_id uuid)")
-    owner.execute("CREATE TABLE unforced (user_id uuid); ALTER TABLE unforced ENABLE ROW LEVEL SECURITY")
-    owner.execute("CREATE POLICY own ON unforced TO cloche_request USING (user_id = app_user_id())")
-    found = {name: guards for name, *guards in owner.execute(TABLES_OF_USERS)}
+    with owner.transaction(force_rollback=True):
+        owner.execute("CREATE TABLE forgotten (user_id uuid)")
+        owner.execute("CREATE TABLE unforced (user_id uuid); ALTER TABLE unforced ENABLE ROW LEVEL SECURITY")
+        owner.execute("CREATE POLICY own ON unforced TO cloche_request USING (user_id = app_user_id())")
+        found = {name: guards for name, *guards in owner.execute(TABLES_OF_USERS)}
     assert found["forgotten"] == [False, False]
     assert found["unforced"] == [False, True]
 
@@ -136,11 +149,16 @@ def test_without_a_role_the_server_may_do_nothing(
         "DELETE FROM credit_balances",
         "INSERT INTO credit_ledger (user_id, kind, amount_usd, idempotency_key)"
         " VALUES (app_user_id(), 'grant', 1000, 'x')",
+        "UPDATE credit_balances SET free_usd = 1000",
+        "UPDATE credit_balances SET free_expires_at = NULL",
+        "UPDATE credit_balances SET free_lot = 0",
         "UPDATE credit_ledger SET amount_usd = 1000",
         "DELETE FROM credit_ledger",
         "TRUNCATE credit_ledger",
         "UPDATE holds SET charged_usd = 1000",
         "UPDATE holds SET state = 'settled'",
+        "UPDATE holds SET refunded_usd = 1",
+        "UPDATE holds SET free_usd = 0",
         "DELETE FROM holds",
         "INSERT INTO usage SELECT * FROM usage",
         "UPDATE usage SET cost_usd = 0",
@@ -166,6 +184,30 @@ def test_without_a_role_the_server_may_do_nothing(
         "DELETE FROM deleted_accounts",
         "INSERT INTO deleted_accounts (reference) VALUES ('user:x')",
         "SELECT action FROM audit_log",
+        "INSERT INTO spending_limits (user_id, period, limit_usd) VALUES (app_user_id(), 'month', 1)",
+        "UPDATE spending_limits SET limit_usd = 1000",
+        "UPDATE spending_limits SET spent_usd = 0",
+        "UPDATE spending_limits SET period_start = now()",
+        "DELETE FROM spending_limits",
+        "INSERT INTO billing_notices (user_id, kind, notice_key) VALUES (app_user_id(), 'k', 'x')",
+        "UPDATE billing_notices SET details = '{}'",
+        "DELETE FROM billing_notices",
+        "INSERT INTO billing_customers (user_id) VALUES (app_user_id())",
+        "UPDATE billing_customers SET stripe_customer_id = 'cus_x'",
+        "UPDATE billing_customers SET top_off_enabled = true",
+        "INSERT INTO purchases (id, user_id, kind, gross_cents, fee_cents, net_cents)"
+        " VALUES (gen_random_uuid(), app_user_id(), 'checkout', 1, 0, 1)",
+        "UPDATE purchases SET state = 'paid'",
+        "UPDATE purchases SET net_cents = gross_cents",
+        "DELETE FROM purchases",
+        "INSERT INTO setup_sessions (stripe_session_id, user_id) VALUES ('cs_x', app_user_id())",
+        "DELETE FROM setup_sessions",
+        "SELECT id FROM stripe_events",
+        "INSERT INTO stripe_events (id, type) VALUES ('evt_x', 'invoice.paid')",
+        "UPDATE stripe_events SET state = 'pending'",
+        "SELECT figures FROM reconciliations",
+        "UPDATE configuration SET value = '1000'",
+        "INSERT INTO configuration (key, value) VALUES ('x', '1')",
         "UPDATE models SET pricing_info = '{}'",
         "CREATE TABLE mine (id int)",
         "SET LOCAL row_security = off; SELECT FROM holds",
@@ -182,6 +224,8 @@ def test_a_request_changes_nothing_of_others(server: psycopg.Connection, users: 
     become(server, "cloche_request", alice)
     assert server.execute("UPDATE credit_balances SET held_usd = 0 WHERE user_id = %s", [bob]).rowcount == 0
     assert server.execute("DELETE FROM devices WHERE user_id = %s", [bob]).rowcount == 0
+    for changed in ("spending_limits SET held_usd = 0", "billing_notices SET read_at = now()"):
+        assert server.execute(f"UPDATE {changed} WHERE user_id = %s".encode(), [bob]).rowcount == 0
     with pytest.raises(errors.InsufficientPrivilege, match="row-level security"):
         server.execute("INSERT INTO devices (user_id, device_id) VALUES (%s, %s)", [bob, uuid4()])
 
@@ -193,6 +237,8 @@ def test_a_request_changes_nothing_of_others(server: psycopg.Connection, users: 
         "DELETE FROM credit_ledger",
         "TRUNCATE credit_ledger",
         "UPDATE credit_balances SET balance_usd = 0",
+        "UPDATE credit_balances SET free_usd = 0",
+        "UPDATE credit_balances SET free_lot = 0",
         "DELETE FROM holds",
     ],
 )

@@ -1,7 +1,9 @@
 """Signing out and away: what ends, what stands, and what nobody may bring back."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import nullcontext, suppress
 from datetime import timedelta
+from functools import partial
 from uuid import UUID, uuid4
 
 import psycopg
@@ -10,8 +12,10 @@ import trio
 
 from storage.accounts import Accounts, User
 from storage.audit import AuditLog
+from storage.credits import BalanceTooLow, Credits
 from storage.postgres import Database, open_database
-from storage.sign_ins import Ended, Login, SignIns
+from storage.sign_ins import AccountInUse, Ended, Login, SignIns
+from tests.storage.calls import build_hold, build_settlement, grant
 from tests.storage.people import (
     ENTRY,
     Query,
@@ -231,7 +235,6 @@ async def test_a_deletion_and_calls_that_begin_and_end_do_not_stop_each_other(
 ) -> None:
     """A hold locks the balance, and then the user's row, to which it refers."""
     user = await sign_in(sign_ins, build_login())
-    query("INSERT INTO credit_balances (user_id, balance_usd) VALUES (%s, 10)", user.id)
     async with trio.open_nursery() as nursery:
         with psycopg.connect(owner_database_url) as call:
             call.execute("UPDATE credit_balances SET held_usd = 1 WHERE user_id = %s", [user.id])
@@ -239,6 +242,68 @@ async def test_a_deletion_and_calls_that_begin_and_end_do_not_stop_each_other(
             await wait_until_somebody_waits(query)
             call.execute("SELECT 1 FROM users WHERE id = %s FOR KEY SHARE NOWAIT", [user.id])
     assert query("SELECT id FROM users") == []
+
+
+# Deleting an account whose money is on its way
+
+
+async def test_an_account_is_not_deleted_while_a_call_runs(
+    sign_ins: SignIns, database: Database, query: Query, audit: AuditLog
+) -> None:
+    """Whose charge would be nobody's."""
+    user = await sign_in(sign_ins, build_login())
+    await grant(database, user.id, "10")
+    call = build_hold(user.id)
+    await Credits(database).hold(call)
+    with pytest.raises(AccountInUse, match="wait for its end"):
+        await sign_ins.delete_account(user.id, ENTRY)
+    assert query("SELECT id FROM users") == [(user.id,)]
+    assert [row.entry.action for row in await audit.find_latest(None, None, 10)] == ["sign_in"]
+    await Credits(database).settle(build_settlement(call))
+    await sign_ins.delete_account(user.id, ENTRY)
+    assert query("SELECT id FROM users") == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "is_kept"),
+    [("top_off", "open", True), ("top_off", "paid", False), ("top_off", "failed", False), ("checkout", "open", False)],
+)
+async def test_an_account_is_not_deleted_while_a_top_off_is_paid(
+    sign_ins: SignIns, query: Query, kind: str, state: str, is_kept: bool
+) -> None:
+    user = await sign_in(sign_ins, build_login())
+    query(
+        "INSERT INTO purchases (id, user_id, kind, state, gross_cents, fee_cents, net_cents)"
+        " VALUES (gen_random_uuid(), %s, %s, %s, 1000, 200, 800)",
+        *(user.id, kind, state),
+    )
+    with pytest.raises(AccountInUse, match="top-off") if is_kept else nullcontext():
+        await sign_ins.delete_account(user.id, ENTRY)
+    assert query("SELECT count(*) FROM users") == [(is_kept,)]
+
+
+async def note_success(
+    said: list[str], word: str, act: Callable[[], Awaitable[object]], refusal: type[Exception]
+) -> None:
+    with suppress(refusal):
+        await act()
+        said.append(word)
+
+
+async def test_a_call_that_begins_while_an_account_is_deleted_begins_before_or_never(
+    sign_ins: SignIns, database: Database, query: Query
+) -> None:
+    for number in range(8):
+        user = await sign_in(sign_ins, build_login(), f"auth0|{number}")
+        await grant(database, user.id, "10")
+        said: list[str] = []
+        async with trio.open_nursery() as nursery:
+            hold = partial(Credits(database).hold, build_hold(user.id))
+            nursery.start_soon(note_success, said, "held", hold, BalanceTooLow)
+            delete = partial(sign_ins.delete_account, user.id, ENTRY)
+            nursery.start_soon(note_success, said, "deleted", delete, AccountInUse)
+        assert len(said) == 1
+        assert query("SELECT count(*) FROM users WHERE id = %s", user.id) == [("held" in said,)]
 
 
 # Purging
