@@ -18,12 +18,16 @@ from proxy.provider import Reader
 class Delivery:
     """For one task at a time; whoever opened the exchange keeps it open until `over` is set, and sets it if it cannot.
 
-    `take` hears all events that are read, and returns those that go on. A failure goes to `failure` or `error`, for
-    whoever waits for `over` to deal with.
+    `take` hears all events that are read, and returns those that go on. `look` sees what is read as it came, until it
+    says that it has seen enough. A failure goes to `failure` or `error`, for whoever waits for `over` to deal with.
     """
 
     def __init__(
-        self, exchange: Exchange, reader: Reader, take: Callable[[list[ChatEvent]], list[ChatEvent]]
+        self,
+        exchange: Exchange,
+        reader: Reader,
+        take: Callable[[list[ChatEvent]], list[ChatEvent]],
+        look: Callable[[bytes], bool] | None = None,
     ) -> None:
         self.over = trio.Event()
         self.failure: Failed | None = None
@@ -31,6 +35,7 @@ class Delivery:
         self._exchange = exchange
         self._reader = reader
         self._take = take
+        self._look = look
 
     async def read_events(self) -> list[ChatEvent]:
         """What has come since, at least one event; empty when there is no more to read. Safe to cancel and repeat."""
@@ -47,6 +52,8 @@ class Delivery:
 
     def _read(self, data: bytes) -> list[ChatEvent]:
         reader = self._reader
+        if self._look is not None and self._look(data):
+            self._look = None
         events = reader.feed(data) if data else reader.finish()
         if not data or reader.is_done:
             if data:

@@ -18,6 +18,7 @@ from proxy.chat import ChatEvent, ChatRequest, Completed, Usage
 from proxy.collected import Collected
 from proxy.delivery import Delivery
 from proxy.ledger import Allowance, Journal, Ledger, Settlement, Unlimited
+from proxy.lookup import look_up
 from proxy.meter import Meter
 from proxy.pricing import cost_usd
 from proxy.pump import Pump, Reach
@@ -45,15 +46,15 @@ class Gateway:
 
     @asynccontextmanager
     async def open_chat(
-        self, user_id: UUID, request: ChatRequest, allowance: Allowance = UNLIMITED
+        self, user_id: UUID, request: ChatRequest, allowance: Allowance = UNLIMITED, api_key_id: UUID | None = None
     ) -> AsyncIterator["Chat"]:
-        """Reserve, hold, call, and settle on the way out.
+        """Reserve, hold, call, and settle on the way out. `api_key_id`: of the key that asks, for its own limits.
 
         Raises ModelUnknown, ProviderNotConfigured, RequestNotSupported, ContextWindowExceeded, and what the allowance
         raises for too many tokens and the ledger for a balance too low; then nothing has been held and nobody has been
         called.
         """
-        admission = await admit(self.models(), self.upstreams, user_id, request)
+        admission = await admit(self.models(), self.upstreams, user_id, request, api_key_id)
         await trio.lowlevel.checkpoint_if_cancelled()
         with trio.fail_after(HOLD_SECONDS, shield=True):  # what has been drawn must not be left behind by a cancel
             await allowance.reserve(admission.estimated_tokens)
@@ -93,6 +94,19 @@ class Gateway:
         """
         upstream = self.upstreams.get(provider_code)
         return await call_off(self.reach.transport, upstream, upstream_id) if upstream else None
+
+    async def look_up(self, provider_code: str, upstream_id: str) -> Usage | None:
+        """What an answer has used, asked of its provider afterwards; None if it cannot tell, or not yet.
+
+        Raises UpstreamError. Safe to repeat.
+        """
+        upstream = self.upstreams.get(provider_code)
+        return await look_up(self.reach.transport, upstream, upstream_id) if upstream else None
+
+    @property
+    def looks_up(self) -> list[str]:
+        """The codes of the providers that can be asked so."""
+        return [code for code, upstream in self.upstreams.items() if upstream.provider.lookup and upstream.is_usable]
 
 
 class Chat:
@@ -186,8 +200,9 @@ class Chat:
     def _build_settlement(self) -> Settlement:
         hold, usage = self._admission.hold, self._meter.usage
         charge = cost_usd(self.model.price, usage)
-        provisional, answered_by = self._meter.is_provisional, self._pump.provider_code
-        return Settlement(hold.id, hold.user_id, self._meter.outcome, charge, usage, provisional, answered_by)
+        provisional, pump = self._meter.is_provisional, self._pump
+        outcome, answered_by = self._meter.outcome, pump.provider_code
+        return Settlement(hold.id, hold.user_id, outcome, charge, usage, provisional, answered_by, pump.upstream_id)
 
 
 def _count_tokens(usage: Usage) -> int:

@@ -91,6 +91,20 @@ class Background:
 
 
 @dataclass(frozen=True, slots=True)
+class Lookup:
+    """How a provider is asked afterwards what an answer has used, for those that never said.
+
+    `read_id` takes the headers of an answer, names in lower case, and any part of its body: the provider's id for the
+    answer, fit for a URL, or None if it does not stand there. `read_usage` takes the body of a lookup and the id that
+    was asked for; None if it does not tell, or not yet.
+    """
+
+    read_id: Callable[[Mapping[str, str], bytes], str | None]
+    build_request: Callable[[Target, str], UpstreamRequest]
+    read_usage: Callable[[bytes, str], Usage | None]
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderCall:
     """A request translated completely, and how its answer is read. Made anew for every call; without I/O.
 
@@ -118,6 +132,8 @@ class Provider:
     needs_key: bool = True
     build_background: Callable[[Target], Background] | None = None
     """Where the provider makes answers in the background: how one is found again whose call is lost."""
+    lookup: Lookup | None = None
+    """Where the provider can be asked later what an answer has cost."""
 
 
 @dataclass(frozen=True, slots=True)

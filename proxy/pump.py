@@ -6,7 +6,7 @@ and by the last one again after a pause. After it the client has a part of one a
 
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from math import inf
@@ -24,7 +24,7 @@ from proxy.failures import failed_here, failed_upstream, is_transient, may_be_th
 from proxy.ledger import Ledger
 from proxy.meter import Meter
 from proxy.pricing import is_chargeable
-from proxy.provider import ProviderCall, Target, UpstreamRequest
+from proxy.provider import Lookup, ProviderCall, Target, UpstreamRequest
 from proxy.routing import Route
 from proxy.transport import Exchange, Transport
 
@@ -32,6 +32,8 @@ END_SECONDS = 0.5
 MAX_REFUSAL_BYTES = 64 * 1024
 RETRIES = 2
 FIRST_PAUSE_SECONDS = 0.5
+MAX_LOOKS = 20
+"""Reads of a body in which the provider's id is looked for: all chunks have it, but comments may come first."""
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,8 @@ class Pump:
         """Of the attempt under way: until its first event, and then until the call must be over."""
         self.provider_code = admission.routes[0].provider.code
         """The provider that was asked last: the one that answers."""
+        self.upstream_id: str | None = None
+        """That provider's id for its answer, if it can be asked later what the answer has used."""
 
     async def run(self) -> None:
         """Until the answer is over. Whatever goes wrong is an event for the client, and a log entry for us."""
@@ -193,12 +197,12 @@ class Pump:
 
     async def _attempt(self, route: Route, call: ProviderCall) -> Failed | None:
         """Ask once. None if the answer began, however it ended; else the failure, and nothing is owed for it."""
-        self.provider_code = route.provider.code
+        self.provider_code, self.upstream_id = route.provider.code, None
         seconds = inf if call.background else self._patience.first_token_seconds
         failure: Failed | None = None
         try:
             with trio.CancelScope(deadline=min(trio.current_time() + seconds, self._ends_at)) as self._scope:
-                failure = await self._bring(call)
+                failure = await self._bring(call, route.provider.lookup)
         except UpstreamError as error:
             logger.warning("a provider failed", extra={"call_id": self._call_id, "reason": str(error)})
             if self._meter.outcome != "completed":  # an answer that had its end is whole, whatever comes after
@@ -224,14 +228,14 @@ class Pump:
         elif not self._has_begun:
             await self._breakers.note_success(code, model)
 
-    async def _bring(self, call: ProviderCall) -> Failed | None:
+    async def _bring(self, call: ProviderCall, lookup: Lookup | None) -> Failed | None:
         """The answer of one attempt, handed over when it has begun. What it returns has not been told to anybody."""
         async with self._open_exchange(call) as exchange:
             if exchange.status != 200:
                 return await self._read_refusal(call, exchange)
             self._meter.note_accepted()
             reader = call.open_reader(exchange.headers.get("content-type", ""))
-            delivery = Delivery(exchange, reader, self._take)
+            delivery = Delivery(exchange, reader, self._take, self._look_for_id(exchange, lookup))
             events = await self._wait_begun(delivery)
             if events:
                 await self._hand_over(delivery, events)
@@ -263,6 +267,19 @@ class Pump:
             await delivery.over.wait()
         finally:
             delivery.over.set()
+
+    def _look_for_id(self, exchange: Exchange, lookup: Lookup | None) -> Callable[[bytes], bool] | None:
+        """What has to see the body for it; None if the head has it, or nobody will ask."""
+        if lookup is None:
+            return None
+        read_id, headers, looks = lookup.read_id, exchange.headers, iter(range(MAX_LOOKS))
+        self.upstream_id = read_id(headers, b"")
+
+        def look(data: bytes) -> bool:
+            self.upstream_id = read_id(headers, data)
+            return self.upstream_id is not None or next(looks, None) is None
+
+        return None if self.upstream_id else look
 
     def _take(self, events: list[ChatEvent]) -> list[ChatEvent]:
         """Usage that cannot be stops here: neither the meter nor a client could make anything of it."""

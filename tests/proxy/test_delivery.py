@@ -40,9 +40,11 @@ class FakeExchange:
 
 
 def deliver(
-    *pieces: bytes | Exception, take: Callable[[list[ChatEvent]], list[ChatEvent]] = lambda events: events
+    *pieces: bytes | Exception,
+    take: Callable[[list[ChatEvent]], list[ChatEvent]] = lambda events: events,
+    look: Callable[[bytes], bool] | None = None,
 ) -> Delivery:
-    return Delivery(FakeExchange(pieces), open_reader("x", "text/event-stream"), take)
+    return Delivery(FakeExchange(pieces), open_reader("x", "text/event-stream"), take, look)
 
 
 async def read_all(delivery: Delivery) -> list[ChatEvent]:
@@ -106,6 +108,17 @@ async def test_what_is_taken_away_is_not_passed_on(autojump_clock: MockClock) ->
     delivery = deliver(USAGE, WORD + FINISH, take=take)
     assert await read_all(delivery) == [TextDelta("word"), Finished("stop")]
     assert len(heard) == 3
+
+
+async def test_whoever_looks_sees_what_came_until_it_has_seen_enough(autojump_clock: MockClock) -> None:
+    seen: list[bytes] = []
+
+    def look(data: bytes) -> bool:
+        seen.append(data)
+        return len(seen) == 2
+
+    assert await read_all(deliver(HALF, WORD[20:], WORD + FINISH, look=look)) != []
+    assert seen == [HALF, WORD[20:]]
 
 
 async def test_nothing_is_read_when_it_is_over(autojump_clock: MockClock) -> None:
