@@ -12,7 +12,28 @@ from server.dialects import openai, shipped
 from server.edge import Rules
 from server.errors import INTERNAL, Problem, describe, describe_status
 from server.guard import add_limit_headers, guard
-from server.routes import account, api_keys, chat, deployment, health, local_issuer, models, sign_in
+from server.routes import (
+    account,
+    api_keys,
+    auto_top_off,
+    billing_dashboard,
+    billing_notices,
+    billing_pages,
+    chat,
+    checkout,
+    credits,
+    deployment,
+    health,
+    local_issuer,
+    metrics,
+    models,
+    payment_methods,
+    purchase_terms,
+    sign_in,
+    spending_limits,
+    stripe_webhooks,
+    usage,
+)
 from server.services import Services, services, use_services
 
 BODY_SECONDS = 1800
@@ -32,7 +53,21 @@ def create_app(services: Services) -> QuartTrio:
     use_services(services, app.extensions)
     app.before_request(guard)
     app.after_request(add_limit_headers)
-    for module in (account, api_keys, chat, deployment, health, models, sign_in):
+    for module in (account, api_keys, chat, deployment, health, metrics, models, sign_in):
+        app.register_blueprint(module.blueprint)
+    for module in (
+        auto_top_off,
+        billing_dashboard,
+        billing_notices,
+        billing_pages,
+        checkout,
+        credits,
+        payment_methods,
+        purchase_terms,
+        spending_limits,
+        stripe_webhooks,
+        usage,
+    ):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(sign_in.browser)
     if services.local_issuer is not None:

@@ -3,7 +3,7 @@
 import gc
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
@@ -22,6 +22,10 @@ from server.auth.local_issuer import LocalIssuer
 from server.auth.openid import OpenIdProvider, open_openid_provider
 from server.auth.provisioning import Provisioning
 from server.auth.sign_in import SignIn
+from server.billing.billing import open_billing
+from server.billing.terms import Terms
+from server.billing.terms_reader import TermsReader
+from server.billing.true_up import TrueUp
 from server.breakers import SharedBreakers
 from server.catalogue import Catalogue
 from server.config import Config, ConfigInvalid, read_config
@@ -33,7 +37,9 @@ from server.services import Services
 from storage.accounts import Accounts
 from storage.api_keys import ApiKeys
 from storage.audit import AuditLog
+from storage.bookings import Bookings
 from storage.breakers import BreakerTable
+from storage.configuration import Configuration
 from storage.credits import Credits
 from storage.errors import StorageError
 from storage.journal import open_journal
@@ -44,6 +50,7 @@ from storage.rate_limits import RateLimits
 from storage.redis import Redis, open_redis
 from storage.sessions import Sessions
 from storage.sign_ins import SignIns
+from storage.unchecked_usage import UncheckedUsages
 
 Loop = Callable[[], Awaitable[object]]
 
@@ -110,6 +117,7 @@ async def open_services(config: Config) -> AsyncIterator[tuple[Services, list[Lo
         open_redis(config.redis_url) as redis,
         open_transport(deadlines) as network,
         open_openid_provider(config.sign_in) as issuer,
+        AsyncExitStack() as stack,
     ):
         await check_schema(database)
         catalogue = Catalogue(database)
@@ -122,7 +130,11 @@ async def open_services(config: Config) -> AsyncIterator[tuple[Services, list[Lo
             gateway = Gateway(
                 lambda: catalogue.models, config.upstreams, Reach(transport, breakers, patience), credits_, journal
             )
-            sign_in, callers = build_sign_in(config, database, redis, issuer, credits_)
+            terms = TermsReader(Configuration(database), Terms(free_credits_usd=config.sign_in.signup_credits_usd))
+            sign_in, callers = build_sign_in(config, database, redis, issuer, terms)
+            billing = await stack.enter_async_context(
+                open_billing(config.billing, database, credits_, sign_in.auditor, terms)
+            )
             services = Services(
                 config=config,
                 database=database,
@@ -133,17 +145,19 @@ async def open_services(config: Config) -> AsyncIterator[tuple[Services, list[Lo
                 api_keys=callers.api_keys,
                 sign_in=sign_in,
                 local_issuer=LocalIssuer(config.sign_in, redis) if config.sign_in.is_local else None,
+                billing=billing,
                 catalogue=catalogue,
                 gateway=gateway,
             )
             leases = Leases(credits_, journal, config.journal_folder, gateway.call_off)
+            true_up = TrueUp(UncheckedUsages(database), credits_, gateway.look_up, gateway.looks_up)
             loops: list[Loop] = [catalogue.keep_fresh, breakers.keep_fresh, network.watch_silence]
-            loops += [issuer.keep_keys_fresh, sign_in.keep_purged]
+            loops += [issuer.keep_keys_fresh, sign_in.keep_purged, true_up.keep_truing_up, *billing.loops]
             yield services, [*loops, leases.keep_renewing, leases.keep_sweeping]
 
 
 def build_sign_in(
-    config: Config, database: Database, redis: Redis, issuer: OpenIdProvider, credits_: Credits
+    config: Config, database: Database, redis: Redis, issuer: OpenIdProvider, terms: TermsReader
 ) -> tuple[SignIn, Callers]:
     """Who may call, and how they come to."""
     secrets = [config.jwt_secret, *([config.jwt_previous_secret] if config.jwt_previous_secret else [])]
@@ -164,7 +178,8 @@ def build_sign_in(
         sign_ins=sign_ins,
         sessions=sessions,
         limits=limits,
-        credits=credits_,
+        terms=terms,
+        bookings=Bookings(database),
         auditor=auditor,
     )
     return sign_in, callers

@@ -12,6 +12,7 @@ from typing import Literal
 from proxy.provider import Provider, setting_names
 from proxy.routing import Upstream
 from server.auth.settings import SignInSettings, read_sign_in_settings
+from server.billing.settings import BillingSettings, read_billing_settings
 from server.budgets import Budgets, read_budgets
 from server.settings import (
     ConfigInvalid,
@@ -73,6 +74,7 @@ class Config:
     deployment_token: str | None = field(repr=False)
     deployment_color: str
     sign_in: SignInSettings
+    billing: BillingSettings
     budgets: Budgets
     upstreams: Mapping[str, Upstream] = field(repr=False)
 
@@ -117,6 +119,7 @@ def read_config(environment: Mapping[str, str], providers: Mapping[str, Provider
         deployment_token=_read_deployment_token(settings),
         deployment_color=settings.read("DEPLOYMENT_COLOR", "unknown", read_name),
         sign_in=read_sign_in_settings(settings, server_url, name == "production"),
+        billing=read_billing_settings(settings, server_url, name == "production"),
         budgets=read_budgets(settings),
         upstreams=_read_upstreams(settings, providers, name == "production"),
     )

@@ -94,6 +94,7 @@ class Connection(TrioASGIHTTPConnection):
     async def _send_response(self, send: ASGISendCallable, response: Response | WerkzeugResponse) -> None:
         response.headers.extend(build_headers(self._arrival, response.headers.keys()))
         if response.status_code == 204:  # has no length: https://www.rfc-editor.org/rfc/rfc9110#section-8.6
+            response.set_data(b"")  # where Quart has no body it takes asyncio's loop for granted, and the answer breaks
             for name in ("Content-Length", "Content-Type"):
                 response.headers.pop(name, None)
         await super()._send_response(send, response)

@@ -9,8 +9,11 @@ from proxy.chat import Failed
 from proxy.media import MediaRefused
 from storage import errors as storage_errors
 from storage.api_keys import TooManyKeys
-from storage.credits import BalanceTooLow, RequestRepeated
+from storage.bookings import AdjustmentRefused
+from storage.credits import BalanceTooLow, RequestRepeated, SpendingLimitReached, UserUnknown
 from storage.rate_limits import Verdict
+from storage.sign_ins import AccountInUse
+from storage.spending_limits import ApiKeyUnknown
 
 
 class ServerError(Exception):
@@ -43,12 +46,54 @@ class IssuerUnavailable(ServerError):
     """Whoever signs people in (Auth0) does not answer, or not as it should: nothing is said about the caller."""
 
 
+class StripeNotConfigured(ServerError):
+    """This server sells nothing: it has no key for Stripe."""
+
+
+class StripeUnavailable(ServerError):
+    """Stripe does not answer, or not as it should. What was asked may have happened."""
+
+
+class StripeKeySpent(StripeUnavailable):
+    """Stripe keeps a fault of its own under this idempotency key: only another key helps."""
+
+
+class StripeRefused(ServerError):
+    """Stripe understood and will not do it. `code` is Stripe's word for it."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class CardDeclined(StripeRefused):
+    """The bank does not pay, or wants its customer to be there (`authentication_required`). `decline_code` is the
+    bank's own word, where there is one.
+    """
+
+    def __init__(self, message: str, code: str = "", decline_code: str = "") -> None:
+        super().__init__(message, code)
+        self.decline_code = decline_code
+
+
+class PaymentMethodRequired(ServerError):
+    """There is no card that a purchase could be paid with."""
+
+
+class BillingAddressRequired(ServerError):
+    """Stripe has no name or address of the customer, which the tax depends on."""
+
+
 class NotFound(ServerError):
     """What the request names is not there, or not the caller's."""
 
 
 class RequestInvalid(ServerError):
     """The request's body, headers or query are not of the form. The message names the place."""
+
+
+class ArgumentInvalid(ServerError):
+    """A value is of the form, and out of its bounds. The message says which they are."""
 
 
 class BodyTooLarge(ServerError):
@@ -106,6 +151,7 @@ _TABLE: Mapping[type[Exception], _Kind] = {
         503, "external_service_error", "External service error", 5, "sign-in cannot be reached now; try again soon"
     ),
     RequestInvalid: _Kind(400, "validation_error", "Validation error"),
+    ArgumentInvalid: _Kind(400, "invalid_argument", "Invalid argument"),
     BodyTooLarge: _Kind(413, "payload_too_large", "Payload too large"),
     proxy_errors.ModelUnknown: _Kind(404, "not_found", "Not found", reason="model_not_found"),
     proxy_errors.ModelNotPriced: _Kind(503, "configuration_error", "Configuration error"),
@@ -114,8 +160,21 @@ _TABLE: Mapping[type[Exception], _Kind] = {
     MediaRefused: _Kind(400, "validation_error", "Validation error"),
     proxy_errors.RequestNotSupported: _Kind(400, "bad_request", "Bad request"),
     BalanceTooLow: _Kind(402, "credit_insufficient", "Insufficient credits"),
+    AdjustmentRefused: _Kind(402, "credit_insufficient", "Insufficient credits"),
+    SpendingLimitReached: _Kind(402, "spending_limit_exceeded", "Spending limit exceeded"),
+    PaymentMethodRequired: _Kind(402, "payment_method_required", "Payment method required"),
+    BillingAddressRequired: _Kind(402, "billing_address_required", "Billing address required"),
+    CardDeclined: _Kind(402, "payment_declined", "Payment declined"),
+    StripeNotConfigured: _Kind(503, "configuration_error", "Configuration error"),
+    StripeUnavailable: _Kind(
+        503, "external_service_error", "External service error", 5, "payments cannot be reached now; try again soon"
+    ),
+    StripeRefused: _Kind(502, "external_service_error", "External service error"),
     RequestRepeated: _Kind(409, "already_exists", "Already exists"),
     TooManyKeys: _Kind(409, "already_exists", "Already exists"),
+    ApiKeyUnknown: _Kind(404, "not_found", "Not found"),
+    UserUnknown: _Kind(404, "not_found", "Not found"),
+    AccountInUse: _Kind(409, "customer_billing_conflict", "Billing conflict"),
     storage_errors.DatabaseUnavailable: _STORES_AWAY,
     storage_errors.RedisUnavailable: _STORES_AWAY,
 }

@@ -22,12 +22,15 @@ View = TypeVar("View", bound=Callable[..., Any])
 @dataclass(frozen=True, slots=True)
 class Access:
     """`budget` is a name of `server.budgets.Budgets`; None on a public route means that nothing is counted, on a
-    guarded one that the method decides. A route that takes more than a small body says so.
+    guarded one that the method decides. What is for people is for no API key: who got hold of one must not buy with
+    its owner's card, learn who that is, or loosen what holds the key back. A route that takes more than a small body
+    says so.
     """
 
     is_public: bool = False
     budget: str | None = None
     is_admin: bool = False
+    is_for_people: bool = False
     takes_large_body: bool = False
 
 
@@ -107,6 +110,8 @@ async def _find_caller(rules: Access) -> None:
     g.verdict = g.caller.verdict
     if rules.is_admin and not g.caller.is_admin:
         await _refuse_admin(g.caller)
+    if rules.is_for_people and g.caller.key_id is not None:
+        raise NotAllowed("an API key cannot do this; sign in for it")
 
 
 async def _refuse_admin(who: Caller) -> None:

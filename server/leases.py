@@ -17,7 +17,8 @@ from proxy.errors import UpstreamError, UsageOutOfBounds
 from proxy.ledger import Settlement
 from proxy.meter import merge_usage
 from proxy.pricing import cost_usd, decode_price
-from storage.credits import Credits, ExpiredHold
+from storage.calls import ExpiredHold
+from storage.credits import Credits
 from storage.errors import StorageError
 from storage.journal import Journal, Progress, find_journals, read_orphan
 

@@ -10,6 +10,7 @@ from server.auditor import Auditor
 from server.auth.callers import Callers
 from server.auth.local_issuer import LocalIssuer
 from server.auth.sign_in import SignIn
+from server.billing.billing import Billing
 from server.catalogue import Catalogue
 from server.config import Config
 from server.limits import Limits
@@ -31,6 +32,7 @@ class Services:
     api_keys: ApiKeys
     sign_in: SignIn
     local_issuer: LocalIssuer | None
+    billing: Billing
     catalogue: Catalogue
     gateway: Gateway
 

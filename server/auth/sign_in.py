@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import trio
@@ -20,12 +20,13 @@ from server.auth.openid import AccessToken, IssuedTokens, OpenIdProvider, Profil
 from server.auth.refresh_tokens import seal_refresh_token, unseal_refresh_token
 from server.auth.settings import SignInSettings
 from server.auth.tokens import SECONDS_PER_DAY, AppToken, issue_token, read_token
+from server.billing.terms_reader import TermsReader
 from server.circumstances import circumstances
 from server.errors import IssuerUnavailable, NotAuthenticated, SignInRefused
 from server.limits import Limits
 from storage.accounts import User
 from storage.audit import AuditEntry, Status
-from storage.credits import Credits
+from storage.bookings import Bookings
 from storage.errors import DatabaseUnavailable, StorageError
 from storage.login_states import LoginStates
 from storage.rate_limits import Verdict
@@ -74,7 +75,8 @@ class SignIn:
     sign_ins: SignIns
     sessions: Sessions
     limits: Limits
-    credits: Credits
+    terms: TermsReader
+    bookings: Bookings
     auditor: Auditor
 
     async def finalize(self, issuer_token: str, refresh_token: str | None, device_id: str | None) -> Session:
@@ -118,7 +120,9 @@ class SignIn:
         await self._revoke_at_issuer(ended.refresh_tokens)
 
     async def delete_account(self, caller: Caller, token: AppToken) -> None:
-        """The user is gone for good, with its tokens and its keys, which its tombstone ends. Safe to repeat."""
+        """The user is gone for good, with its tokens and its keys, which its tombstone ends. Safe to repeat. Raises
+        AccountInUse while money of the account is on its way.
+        """
         entry = self._build_entry("account_deletion", "success", caller, token)
         with _see_through():
             deleted = await self.sign_ins.delete_account(caller.user_id, entry)
@@ -179,13 +183,17 @@ class SignIn:
         return await self.limits.take_for_address(circumstances().address, [(self.limits.budgets.accounts, "")])
 
     async def _grant_credits(self, user: User) -> None:
-        """Once for each account, tried at every sign-in: what fails now is made good then."""
-        amount = self.settings.signup_credits_usd
-        if not amount:
-            return
-        key = f"signup:{user.id}"
+        """Free ones, once for each account, tried at every sign-in: what fails now is made good then."""
         try:
-            await self.credits.grant(user.id, amount, idempotency_key=key, description="sign-up credits")
+            terms = await self.terms.read()
+            if terms.free_credits_usd:
+                await self.bookings.grant_free(
+                    user.id,
+                    terms.free_credits_usd,
+                    datetime.now(UTC) + timedelta(days=terms.free_credits_days),
+                    idempotency_key=f"signup:{user.id}",
+                    description="sign-up credits",
+                )
         except StorageError as error:
             logger.error("sign-up credits were not granted: %s", error, extra={"user_id": str(user.id)})
 

@@ -36,7 +36,7 @@ async def complete(dialect: Dialect) -> Response:
     decoded = _with_idempotency_key(dialect.decode(await _read_body()))
     who = caller()
     allowance = services().limits.open_allowance(who.owner_id, who.key_id, who.verdict)
-    chat = await keep_open(services().gateway.open_chat(who.user_id, decoded.request, allowance))
+    chat = await keep_open(services().gateway.open_chat(who.user_id, decoded.request, allowance, who.key_id))
     answer = Answer(
         chat.request_id,
         f"chatcmpl-{chat.answer_id.hex}",

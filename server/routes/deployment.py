@@ -14,12 +14,12 @@ from server.services import services
 from server.version import VERSION
 from storage.journal import count_running
 
-_CLOSED = Problem(
+CLOSED = Problem(
     503,
     "configuration_error",
     "Configuration error: this page is closed: set VIBE_DEPLOYMENT_TOKEN (or PLANTOCODE_DEPLOYMENT_TOKEN) to open it",
 )
-_REFUSED = Problem(401, "authentication_error", "Authentication error: the deployment token is missing or wrong")
+REFUSED = Problem(401, "authentication_error", "Authentication error: the deployment token is missing or wrong")
 
 blueprint = Blueprint("deployment", __name__)
 
@@ -32,9 +32,9 @@ async def show_deployment() -> Response:
     """
     expected = services().config.deployment_token
     if expected is None:
-        return _refuse(_CLOSED, "Service Unavailable")
+        return _refuse(CLOSED, "Service Unavailable")
     if not is_token(request.headers.get("Authorization", ""), expected):
-        return _refuse(_REFUSED, "Unauthorized")
+        return _refuse(REFUSED, "Unauthorized")
     streams = await trio.to_thread.run_sync(count_running, services().config.journal_folder)
     return _as_json(200, build_status(streams))
 

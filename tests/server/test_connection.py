@@ -56,7 +56,11 @@ def add_routes(served: Served) -> None:
         at_hand = circumstances()
         return {"id": at_hand.request_id, "address": at_hand.address, "agent": at_hand.user_agent}
 
-    views: dict[str, Any] = {"fail": fail, "keep": keep, "tell": tell}
+    @access(is_public=True)
+    async def forget() -> Response:
+        return Response(status=204)
+
+    views: dict[str, Any] = {"fail": fail, "keep": keep, "tell": tell, "forget": forget}
     for name, view in views.items():
         served.app.add_url_rule(f"/{name}", name, view)
 
@@ -145,13 +149,14 @@ async def test_a_preflight_needs_no_credentials_and_draws_on_nothing(
         assert (await served.ask("GET", "/nothing")).status == 404
 
 
-async def test_the_connection_of_a_preflight_is_used_again(served: Served) -> None:
+@pytest.mark.parametrize("line", [f"OPTIONS {CHAT} HTTP/1.1", "GET /forget HTTP/1.1"])
+async def test_the_connection_of_an_answer_without_a_body_is_used_again(served: Served, line: str) -> None:
     """Browsers do."""
     lines = [*(f"{name}: {value}" for name, value in {**ORIGIN, **ASKS}.items()), "", ""]
-    preflight = "\r\n".join([f"OPTIONS {CHAT} HTTP/1.1", "Host: x", *lines])
+    first = "\r\n".join([line, "Host: x", *lines])
     answer = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     async with await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
-        await stream.send_all(preflight.encode())
+        await stream.send_all(first.encode())
         assert (await stream.receive_some()).startswith(b"HTTP/1.1 204")
         await stream.send_all(answer)
         assert b"HTTP/1.1 200" in b"".join([piece async for piece in stream])

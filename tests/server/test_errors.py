@@ -11,6 +11,7 @@ from proxy.chat import Failed
 from proxy.media import MediaRefused
 from server import errors
 from server.errors import (
+    ArgumentInvalid,
     BodyTooLarge,
     IssuerUnavailable,
     LimitExceeded,
@@ -27,22 +28,29 @@ from server.errors import (
     error_details,
 )
 from storage.api_keys import TooManyKeys
-from storage.credits import BalanceTooLow, RequestRepeated
+from storage.credits import BalanceTooLow, RequestRepeated, UserUnknown
 from storage.errors import DatabaseUnavailable, RedisUnavailable
 from storage.rate_limits import Verdict
+from storage.sign_ins import AccountInUse
 
 TOKEN_LIMIT_PHRASES = ("maximum context length", "context window exceeded", "too many tokens", "is too long")
 DESKTOP_TYPES = {
     "authentication_error",
     "bad_request",
+    "billing_address_required",
     "configuration_error",
     "credit_insufficient",
+    "customer_billing_conflict",
     "database_error",
     "external_service_error",
     "internal_error",
+    "invalid_argument",
     "network_error",
     "not_found",
+    "payment_declined",
+    "payment_method_required",
     "rate_limit_error",
+    "spending_limit_exceeded",
     "timeout_error",
     "unauthorized",
     "validation_error",
@@ -66,9 +74,12 @@ def build_verdict(**seconds: float) -> Verdict:
         (NotAuthenticated("who?"), 401, "authentication_error", "Authentication error: who?"),
         (SignInRefused("over"), 401, "unauthorized", "Unauthorized: over"),
         (NotFound("gone"), 404, "not_found", "Not found: gone"),
+        (UserUnknown("no user"), 404, "not_found", "Not found: no user"),
         (TooManyKeys("full"), 409, "already_exists", "Already exists: full"),
+        (AccountInUse("wait"), 409, "customer_billing_conflict", "Billing conflict: wait"),
         (NotAllowed("no"), 403, "forbidden", "Forbidden: no"),
         (RequestInvalid("n: why"), 400, "validation_error", "Validation error: n: why"),
+        (ArgumentInvalid("a: why"), 400, "invalid_argument", "Invalid argument: a: why"),
         (BodyTooLarge("big"), 413, "payload_too_large", "Payload too large: big"),
         (MediaRefused("m"), 400, "validation_error", "Validation error: m"),
         (proxy_errors.RequestNotSupported("r"), 400, "bad_request", "Bad request: r"),

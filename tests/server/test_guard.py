@@ -44,7 +44,7 @@ async def user(served: Served) -> User:
 
 
 def add_routes(served: Served) -> None:
-    """One that reads its body, one that does not, one for administrators, and one for everybody."""
+    """One that reads its body, one that does not, one for administrators, one for people, and one for everybody."""
 
     async def read() -> str:
         return f"{caller().user_id} {len(await request.get_data())}"
@@ -56,11 +56,15 @@ def add_routes(served: Served) -> None:
     async def administrate() -> str:
         return "administered"
 
+    @access(is_for_people=True)
+    async def talk() -> str:
+        return "talked"
+
     @access(is_public=True, budget="public")
     async def welcome() -> str:
         return str(len(await request.get_data()))
 
-    for view in (read, ignore, administrate, welcome):
+    for view in (read, ignore, administrate, talk, welcome):
         served.app.add_url_rule(f"/test/{view.__name__}", view.__name__, view, methods=["GET", "POST"])
 
 
@@ -96,6 +100,15 @@ async def test_a_route_for_administrators_refuses_others_and_notes_it(
     with psycopg.connect(owner_database_url) as owner:
         rows = owner.execute("SELECT action, status, actor, subject_id, entity_id FROM audit_log").fetchall()
     assert rows == [("admin_refused", "refused", f"user:{user.id}", user.id, "administrate")]
+
+
+async def test_a_route_for_people_refuses_their_api_keys(served: Served, user: User) -> None:
+    made = await served.ask("POST", "/api/auth/api-keys", token_headers(user), b'{"label": "laptop"}')
+    key = {"X-API-Key": made.json["key"]}
+    assert (await served.ask("GET", "/test/talk", token_headers(user))).status == 200
+    assert (await served.ask("GET", "/test/ignore", key)).status == 200
+    refused = await served.ask("GET", "/test/talk", key)
+    assert (refused.status, refused.json["error_type"]) == (403, "forbidden")
 
 
 @pytest.mark.parametrize("path", ["/api/nothing", "/api/nothing/at/all", "/v1/nothing", "/v1/"])

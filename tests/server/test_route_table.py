@@ -16,14 +16,36 @@ PUBLIC: Mapping[tuple[str, str], str] = {
     ("GET", "/health"): "liveness: monitors have no credentials",
     ("GET", "/health/ready"): "readiness: the same",
     ("GET", "/health/deployment"): "a deployment brings a token of its own",
+    ("GET", "/metrics"): "Prometheus brings the same",
     ("GET", "/auth/auth0/initiate-login"): "a sign-in begins here, in a browser",
     ("GET", "/auth/auth0/callback"): "the issuer sends the browser here",
     ("GET", "/auth/auth0/logged-out"): "the issuer sends the browser here after a sign-out",
     ("GET", "/auth0/poll-status"): "an app that is not signed in yet waits here",
     ("POST", "/auth0/finalize-login"): "an app brings the issuer's token, to get ours",
     ("POST", "/api/auth0/refresh-app-token"): "finds its caller itself: here a token counts for a while after its end",
+    ("POST", "/webhooks/stripe"): "Stripe's events are believed by their signature",
+    ("GET", "/billing"): "Stripe's portal sends the browser here",
+    ("GET", "/billing/success"): "Stripe sends the browser here after a purchase",
+    ("GET", "/billing/cancel"): "the same, without one",
+    ("GET", "/billing/payment-method/success"): "Stripe sends the browser here after a card was left",
+    ("GET", "/billing/payment-method/cancel"): "the same, without one",
 }
 """Each with its reason. HEAD goes with GET, and OPTIONS, which tells of methods alone, is everybody's."""
+
+FOR_PEOPLE = {
+    ("POST", "/api/billing/checkout/custom-credit-session"),
+    ("POST", "/api/billing/checkout/setup-session"),
+    ("GET", "/api/billing/checkout/session-status/<session_id>"),
+    ("POST", "/api/billing/create-portal-session"),
+    ("GET", "/api/billing/payment-methods"),
+    ("GET", "/api/billing/invoices"),
+    ("GET", "/api/billing/customer-info"),
+    ("POST", "/api/billing/auto-top-off-settings"),
+    ("POST", "/api/billing/notices/read"),
+    ("PUT", "/api/billing/spending-limits"),
+    ("DELETE", "/api/billing/spending-limits/<uuid:limit_id>"),
+}
+"""What buys, tells who somebody is, or watches over spending: no API key may do it."""
 
 PUBLIC_IN_DEVELOPMENT: Mapping[tuple[str, str], str] = {
     ("GET", "/local-issuer/authorize"): "the page that plays the issuer, in a browser",
@@ -104,6 +126,14 @@ async def test_what_is_public_by_name_is_so_in_truth(served: Served) -> None:
         if ("GET" if method == "HEAD" else method, rule.rule) in list_public(served):
             rules = getattr(served.app.view_functions[rule.endpoint], "access", GUARDED)
             assert rules.is_public, f"{rule.rule} is guarded: take it off the list"
+
+
+async def test_what_is_for_people_stands_here_by_name(served: Served) -> None:
+    found = set()
+    for method, rule in walk_routes(served.app):
+        if getattr(served.app.view_functions[rule.endpoint], "access", GUARDED).is_for_people and method != "HEAD":
+            found.add((method, rule.rule))
+    assert found == FOR_PEOPLE
 
 
 async def test_no_route_answers_where_the_guard_does_not_ask(served: Served) -> None:

@@ -3,12 +3,10 @@
 import gc
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from decimal import Decimal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -16,91 +14,20 @@ import trio
 import trio.testing
 
 import storage.redis
-from server.auditor import Auditor
-from server.auth.callers import Caller
-from server.auth.openid import OpenIdProvider, Profile, open_openid_provider
-from server.auth.refresh_tokens import unseal_refresh_token
-from server.auth.sign_in import PURGE_SECONDS, Session, SignIn, check_verified
-from server.auth.tokens import SECONDS_PER_DAY, AppToken, read_token
-from server.budgets import read_budgets
+from server.auth.openid import Profile
+from server.auth.sign_in import PURGE_SECONDS, SignIn, check_verified
+from server.auth.tokens import SECONDS_PER_DAY, read_token
 from server.errors import IssuerUnavailable, NotAuthenticated, SignInRefused
-from server.limits import Limits
-from server.outage import Outage
-from server.settings import Settings
-from storage.accounts import Accounts
-from storage.audit import AuditLog
-from storage.credits import Credits
 from storage.errors import DatabaseUnavailable, RedisUnavailable
-from storage.login_states import LoginStates
-from storage.postgres import Database, open_database
-from storage.rate_limits import TOMBSTONE, RateLimits
-from storage.redis import Redis, command, open_redis, session_key, user_key
+from storage.rate_limits import TOMBSTONE
+from storage.redis import command, open_redis, session_key, user_key
 from storage.sessions import Sessions
 from storage.sign_ins import SignIns
-from tests.fake_issuer import CLIENT_ID, FakeIssuer, as_json, open_fake_issuer
+from tests.fake_issuer import FakeIssuer, as_json
 from tests.fakes import WaitFor
+from tests.server.auth.sign_in_stage import DEVICE, SECRET, Stage, open_stage
 from tests.storage.people import now
 from tests.storage.redis_server import RedisServer
-
-SECRET = "s" * 32
-KEY = bytes(range(32))
-DEVICE = str(UUID(int=7))
-
-
-@dataclass(slots=True)
-class Stage:
-    """`owner_url` is for looking at what was done."""
-
-    sign_in: SignIn
-    issuer: FakeIssuer
-    database: Database
-    redis: Redis
-    owner_url: str
-
-    async def enter(self, refresh_token: str | None = None, **claims: Any) -> tuple[Caller, AppToken]:
-        """Somebody who is signed in."""
-        issuer_token = self.issuer.sign(jti=str(uuid4()), **claims)
-        return self.as_caller(await self.sign_in.finalize(issuer_token, refresh_token, DEVICE))
-
-    def as_caller(self, session: Session) -> tuple[Caller, AppToken]:
-        token, user = read_token([SECRET], session.token), session.user
-        return Caller(user.id, user.email, user.role, user.name, DEVICE, token.scopes, token), token
-
-    def query(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.owner_url) as owner:
-            return owner.execute(statement.encode(), parameters).fetchall()
-
-    def stored_refresh_token(self) -> str | None:
-        ((login_id, sealed),) = self.query("SELECT id, refresh_token FROM logins")
-        return unseal_refresh_token(KEY, sealed, login_id)
-
-
-def build_sign_in(database: Database, redis: Redis, provider: OpenIdProvider) -> SignIn:
-    audit = AuditLog(database, "test", "a" * 32)
-    return SignIn(
-        settings=provider.settings,
-        token_days=1,
-        secrets=[SECRET],
-        issuer=provider,
-        states=LoginStates(redis),
-        sign_ins=SignIns(database, audit),
-        sessions=Sessions(redis, Accounts(database)),
-        limits=Limits(RateLimits(redis), read_budgets(Settings({})), Outage()),
-        credits=Credits(database, 60),
-        auditor=Auditor(audit),
-    )
-
-
-@asynccontextmanager
-async def open_stage(database_url: str, owner_url: str, redis_url: str, **settings: Any) -> AsyncIterator[Stage]:
-    keeps = {"server_client_id": CLIENT_ID, "refresh_token_key": KEY}
-    async with (
-        open_fake_issuer() as issuer,
-        open_openid_provider(issuer.build_settings(**keeps, **settings)) as provider,
-        open_database(database_url, size=4) as database,
-        open_redis(redis_url) as redis,
-    ):
-        yield Stage(build_sign_in(database, redis, provider), issuer, database, redis, owner_url)
 
 
 @pytest.fixture
@@ -147,50 +74,6 @@ async def test_a_token_of_the_issuer_that_is_older_than_a_sign_in_may_be_starts_
     async with open_stage(database_url, owner_database_url, redis_url, login_max_age_days=0.01) as stage:
         with pytest.raises(SignInRefused, match="too old"):
             await stage.enter(iat=int(time.time()) - 1000)
-
-
-async def test_credits_that_could_not_be_granted_are_granted_at_the_next_sign_in(
-    stage: Stage, database_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with open_database(database_url, size=1) as closed:
-        pass
-    healthy = stage.sign_in
-    stage.sign_in = replace(healthy, credits=Credits(closed, 60))
-    caller, _ = await stage.enter()
-    assert "sign-up credits were not granted" in caplog.text
-    stage.sign_in = healthy
-    await stage.enter()
-    await stage.enter()
-    assert stage.query("SELECT user_id, amount_usd FROM credit_ledger") == [(caller.user_id, Decimal("2.000000"))]
-
-
-async def test_a_deployment_may_grant_nothing(database_url: str, owner_database_url: str, redis_url: str) -> None:
-    amount = {"signup_credits_usd": Decimal(0)}
-    async with open_stage(database_url, owner_database_url, redis_url, **amount) as stage:
-        await stage.enter()
-        assert stage.query("SELECT 1 FROM credit_ledger") == []
-
-
-async def test_credits_for_an_account_that_was_deleted_meanwhile_are_granted_to_nobody(stage: Stage) -> None:
-    """Another device deletes it between its sign-in and the credits."""
-
-    class DeletesFirst(Credits):
-        async def grant(self, user_id: UUID, amount_usd: Decimal, *, idempotency_key: str, description: str) -> bool:
-            stage.query("DELETE FROM users WHERE id = %s RETURNING 1", user_id)
-            return await super().grant(user_id, amount_usd, idempotency_key=idempotency_key, description=description)
-
-    stage.sign_in = replace(stage.sign_in, credits=DeletesFirst(stage.database, 60))
-    await stage.enter()
-    assert stage.query("SELECT 1 FROM credit_ledger") == []
-
-
-async def test_who_deletes_an_account_and_comes_back_gets_no_second_gift(stage: Stage) -> None:
-    caller, token = await stage.enter()
-    await stage.sign_in.delete_account(caller, token)
-    for _ in range(2):
-        await stage.enter(iat=int(time.time()) + 2)
-    assert stage.query("SELECT count(*) FROM users") == [(1,)]
-    assert stage.query("SELECT 1 FROM credit_ledger") == []
 
 
 async def test_a_sign_in_that_fails_takes_nothing_of_what_an_address_may_make(stage: Stage) -> None:
@@ -384,7 +267,7 @@ async def test_old_sign_ins_are_dropped_every_hour_also_after_a_failure(
 ) -> None:
     purges = Purges()
     none: Any = None
-    sign_in = SignIn(none, 1, [], none, none, cast(SignIns, purges), none, none, none, none)
+    sign_in = SignIn(none, 1, [], none, none, cast(SignIns, purges), *[none] * 5)
     with trio.move_on_after(2.5 * PURGE_SECONDS):
         await sign_in.keep_purged()
     assert purges.times == [0, PURGE_SECONDS, 2 * PURGE_SECONDS]

@@ -1,0 +1,1 @@
+"""Billing: what people pay for credits, with Stripe as the payment provider."""

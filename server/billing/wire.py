@@ -1,0 +1,101 @@
+"""Money, times and pages as the clients of `/api/billing` write and read them. Pure."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TypeVar
+
+import msgspec
+
+from server.errors import ArgumentInvalid, RequestInvalid
+
+DEFAULT_LIMIT = 20
+MAX_LIMIT = 100
+MAX_OFFSET = 10_000_000
+MAX_SEARCH = 200
+MICRO_USD = Decimal("0.000001")
+
+Body = TypeVar("Body")
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,12})?(Z|[+-][0-9]{2}:[0-9]{2})")
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+
+@dataclass(frozen=True, slots=True)
+class PageWish:
+    """`search` is empty where everything is asked for."""
+
+    limit: int
+    offset: int
+    search: str
+
+
+def encode(body: object) -> bytes:
+    """JSON in which a Decimal is a number, with all its places."""
+    return _ENCODER.encode(body)
+
+
+def show_usd(amount: Decimal) -> str:
+    """US dollars in a string, with the six places of the ledger."""
+    return f"{amount:.6f}"
+
+
+def show_time(at: datetime) -> str:
+    """RFC 3339, in UTC, with milliseconds."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def show_time_if_any(at: datetime | None) -> str | None:
+    return None if at is None else show_time(at)
+
+
+def read_page(query: Mapping[str, str]) -> PageWish:
+    """A limit out of its bounds is taken for the nearest in them. Raises RequestInvalid, naming the parameter."""
+    limit = _read_number("limit", query.get("limit", ""), DEFAULT_LIMIT)
+    offset = _read_number("offset", query.get("offset", ""), 0)
+    search = query.get("search", "")
+    if len(search) > MAX_SEARCH or "\0" in search:
+        raise RequestInvalid(f"search: at most {MAX_SEARCH} characters, and none of them NUL")
+    return PageWish(min(max(limit, 1), MAX_LIMIT), min(max(offset, 0), MAX_OFFSET), search)
+
+
+def read_period(query: Mapping[str, str]) -> tuple[datetime, datetime]:
+    """`start_date` and `end_date`. Raises RequestInvalid, naming the parameter."""
+    return _read_time("start_date", query), _read_time("end_date", query)
+
+
+def read_body(body: bytes, type_: type[Body]) -> Body:
+    """Raises RequestInvalid, naming the member."""
+    try:
+        return msgspec.json.decode(body, type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestInvalid(f"the body: {error}") from error
+
+
+def read_usd(name: str, amount: Decimal, least: Decimal, most: Decimal) -> Decimal:
+    """Within the bounds, with six places at most. Raises ArgumentInvalid."""
+    if not amount.is_finite() or not least <= amount <= most or amount != amount.quantize(MICRO_USD):
+        raise ArgumentInvalid(f"{name}: from {least} to {most} US dollars, with at most six decimal places")
+    return amount.quantize(MICRO_USD) + 0
+
+
+def _read_number(name: str, text: str, default: int) -> int:
+    if not text:
+        return default
+    if _NUMBER.fullmatch(text) is None:
+        raise RequestInvalid(f"{name}: a whole number")
+    return int(text)
+
+
+def _read_time(name: str, query: Mapping[str, str]) -> datetime:
+    """Clients do not escape the plus sign of the offset, which comes as a space then."""
+    text = re.sub(r" (?=[0-9]{2}:[0-9]{2}$)", "+", query.get(name, "").upper())
+    try:
+        if _TIME.fullmatch(text) is None:
+            raise ValueError("not of the form")
+        return datetime.fromisoformat(text).astimezone(UTC)  # PostgreSQL knows no offset of 16 hours
+    except (ValueError, OverflowError) as error:
+        raise RequestInvalid(f"{name}: a time as RFC 3339 has it, such as 2025-01-31T10:20:30Z") from error
