@@ -23,6 +23,7 @@ from server.auth.tokens import issue_token
 from storage.accounts import Accounts
 from storage.credits import Credits
 from storage.postgres import open_database
+from tests.storage.accounting import check_accounts
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 SECRET = "only-for-tests-0123456789abcdef-0123456789"
@@ -130,20 +131,8 @@ class Cloche:
                 await trio.sleep(0.01)
 
     def check_accounts(self) -> None:
-        """The balance is the sum of the ledger and the charges are those of the usage, whatever has happened."""
-        differences = self.query(
-            """
-            SELECT user_id, balance_usd, held_usd,
-                   (SELECT coalesce(sum(amount_usd), 0) FROM credit_ledger WHERE credit_ledger.user_id = b.user_id),
-                   (SELECT coalesce(sum(amount_usd), 0) FROM holds WHERE holds.user_id = b.user_id AND state = 'held')
-            FROM credit_balances AS b
-            """
-        )
-        for _, balance, held, booked, holding in differences:
-            assert balance == booked
-            assert held == holding
-        charges = "SELECT coalesce(-sum(amount_usd), 0) FROM credit_ledger WHERE kind IN ('charge', 'correction')"
-        assert self.query(charges) == self.query("SELECT coalesce(sum(cost_usd), 0) FROM usage")
+        """Whatever has happened, the accounts add up, and what was charged is what usage costs."""
+        check_accounts(self.query)
 
     def open_sockets(self) -> int:
         """The server's TCP sockets, to clients and providers; those to its stores are Unix sockets here."""

@@ -229,7 +229,7 @@ async def test_credits_are_given_once_to_each_account(stores: Stores) -> None:
         session = await app.sign_in()
         await app.on_another_device().sign_in()
         query = "SELECT kind, amount_usd::float8 FROM credit_ledger WHERE user_id = %s"
-        assert app.cloche.query(query, session["user"]["id"]) == [("grant", 1.5)]
+        assert app.cloche.query(query, session["user"]["id"]) == [("signup_bonus", 1.5)]
 
 
 async def test_without_the_issuer_a_sign_in_is_put_off_and_not_refused(stores: Stores) -> None:
