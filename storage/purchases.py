@@ -149,6 +149,11 @@ class Purchases:
         rows = await self.database.as_operator("find open orders").fetch(_FIND_OPEN, parameters)
         return [Purchase(*row) for row in rows]
 
+    async def find_open_sessions(self, user_id: UUID) -> list[str]:
+        """Stripe's ids of the pages on which the user may still pay."""
+        rows = await self.database.as_user(user_id).fetch(_FIND_OPEN_SESSIONS)
+        return [session_id for (session_id,) in rows]
+
     async def book(self, purchase_id: UUID, paid: Paid, build_entry: Callable[[Purchase], AuditEntry]) -> bool:
         """Book the credits, once, whatever the order's state was, for the money is there; one transaction with the row
         in the audit log. False if they were booked before, or there is no such order. Raises PaymentUsedTwice.
@@ -290,6 +295,11 @@ _FIND_BY_REFERENCE: LiteralString = _SELECT + """
 """
 _FIND_OPEN: LiteralString = _SELECT + """
     WHERE state = 'open' AND kind = %(kind)s AND created_at < %(before)s ORDER BY created_at, id LIMIT %(limit)s
+"""
+
+_FIND_OPEN_SESSIONS: LiteralString = """
+    SELECT stripe_session_id FROM purchases
+    WHERE kind = 'checkout' AND state = 'open' AND stripe_session_id IS NOT NULL ORDER BY created_at, id
 """
 
 _OPEN: LiteralString = """

@@ -83,6 +83,16 @@ class Checkout:
             return CheckoutStatus(session.status, "processing", session.customer_email)
         return CheckoutStatus(session.status, session.payment_status, session.customer_email)
 
+    async def close_pages(self, user_id: UUID) -> None:
+        """For a user who leaves for good: nobody pays for credits of an account that is gone. A page that cannot be
+        closed, since it was paid or Stripe does not answer, is left; its payment would be told by the reconciliation.
+        """
+        for session_id in await self.purchases.find_open_sessions(user_id):
+            try:
+                await self.stripe.close_session(session_id)
+            except (StripeRefused, StripeUnavailable) as error:
+                logger.warning("a page of a user who leaves stays open", extra={"reason": str(error)})
+
     async def sweep_open(self, limit: int) -> int:
         """See what became of orders whose page has expired by now, the oldest first, and say how many came to an end.
         Safe to repeat. Raises StripeUnavailable; what was done until then stays so.

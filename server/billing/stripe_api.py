@@ -115,6 +115,10 @@ class StripeApi:
         found = await self._find("checkout/sessions", session_id)
         return None if found is None else reader.read_session(found)
 
+    async def close_session(self, session_id: str) -> None:
+        """Nobody can pay there any more. Raises StripeRefused if somebody has, or it was closed before."""
+        await self._ask("post", f"checkout/sessions/{session_id}/expire")
+
     async def find_payment(self, payment_intent_id: str) -> Payment | None:
         """With its charge, what of it was refunded, and its disputes."""
         found = await self._find("payment_intents", payment_intent_id, {"expand": ["latest_charge"]})

@@ -20,7 +20,9 @@ MICRO_USD = Decimal("0.000001")
 Body = TypeVar("Body")
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
-_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,12})?(Z|[+-][0-9]{2}:[0-9]{2})")
+_OFFSET = r"[+-](0[0-9]|1[0-5]):[0-5][0-9]"
+"""PostgreSQL takes no other."""
+_TIME = re.compile(rf"[0-9]{{4}}(-[0-9]{{2}}){{2}}[T ][0-9]{{2}}(:[0-9]{{2}}){{2}}(\.[0-9]{{1,12}})?(Z|{_OFFSET})")
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -96,6 +98,6 @@ def _read_time(name: str, query: Mapping[str, str]) -> datetime:
     try:
         if _TIME.fullmatch(text) is None:
             raise ValueError("not of the form")
-        return datetime.fromisoformat(text).astimezone(UTC)  # PostgreSQL knows no offset of 16 hours
-    except (ValueError, OverflowError) as error:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
         raise RequestInvalid(f"{name}: a time as RFC 3339 has it, such as 2025-01-31T10:20:30Z") from error

@@ -1,5 +1,6 @@
 """The account of whoever is signed in: who it is, a fresh token, signing out, leaving for good."""
 
+import trio
 from quart import Blueprint, Response, g, request
 
 from server.auth.callers import Caller
@@ -8,6 +9,9 @@ from server.errors import NotAllowed
 from server.guard import access, caller
 from server.routes.sign_in import as_json, tell_session
 from server.services import services
+
+CLOSE_PAGES_SECONDS = 5.0
+"""A Stripe that does not answer keeps nobody from leaving."""
 
 blueprint = Blueprint("account", __name__)
 
@@ -40,8 +44,13 @@ async def sign_out() -> Response:
 
 @blueprint.delete("/api/auth/account")
 async def delete_account() -> Response:
+    """Pages at Stripe where the user could still pay are closed first."""
     who = caller()
-    await services().sign_in.delete_account(who, _require_token(who))
+    token = _require_token(who)
+    if services().config.billing.sells:
+        with trio.move_on_after(CLOSE_PAGES_SECONDS):
+            await services().billing.checkout.close_pages(who.user_id)
+    await services().sign_in.delete_account(who, token)
     return as_json({"status": "deleted"})
 
 

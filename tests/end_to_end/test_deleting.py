@@ -5,8 +5,10 @@ import pytest
 from tests.end_to_end.caller import OPENAI, SHIPPED, build_chat, open_caller
 from tests.end_to_end.cloche import Stores, open_cloche
 from tests.end_to_end.test_api_keys import ask
+from tests.end_to_end.test_buying import open_shop
 from tests.end_to_end.test_leaving import price_of_deltas, says_and_waits, wait_closed
 from tests.fakes import open_fake_upstream
+from tests.stripe_stand_in import open_stripe_stand_in
 
 ACCOUNT = "/api/auth/account"
 
@@ -29,3 +31,15 @@ async def test_an_account_is_deleted_once_its_stream_has_ended(stores: Stores, p
         cloche.check_accounts()
         assert (await ask(cloche, "DELETE", ACCOUNT, customer.headers)).status_code == 200
         assert cloche.query("SELECT 1 FROM users") == []
+
+
+async def test_nobody_pays_for_an_account_that_is_gone(stores: Stores) -> None:
+    """localstripe: customer and card. The front: both pages."""
+    async with open_stripe_stand_in() as stripe, open_shop(stores, stripe) as shop:
+        buyer = await shop.cloche.make_customer("0")
+        await stripe.complete_setup((await shop.post(buyer, "/checkout/setup-session")).json["sessionId"])
+        await stripe.events.wait_answered("checkout.session.completed", "front")
+        await shop.wait_worked_off()
+        session_id = await shop.check_out(buyer)
+        assert (await ask(shop.cloche, "DELETE", ACCOUNT, buyer.headers)).status_code == 200
+        assert len(stripe.find_requests("POST", f"/v1/checkout/sessions/{session_id}/expire")) == 1

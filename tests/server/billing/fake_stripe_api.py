@@ -177,6 +177,14 @@ class FakeStripeApi(StripeApi):
     async def find_session(self, session_id: str) -> Session | None:
         return await self._answer("find_session", lambda: self.sessions.get(session_id))
 
+    async def close_session(self, session_id: str) -> None:
+        def close() -> None:
+            if self.sessions[session_id].status != "open":
+                raise StripeRefused("it is open no more", "resource_missing")
+            self.expire_session(session_id)
+
+        await self._answer("close_session", close)
+
     async def find_payment(self, payment_intent_id: str) -> Payment | None:
         return await self._answer("find_payment", lambda: self.payments.get(payment_intent_id))
 

@@ -1,71 +1,27 @@
 """Buying on Stripe's page: what the order says, who may ask how it went, and when it is told to be paid."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
-from uuid import uuid4
 
 import pytest
 import trio
 
-from server.auditor import Auditor
 from server.auth.callers import Caller
-from server.billing.checkout import STALE_HOURS, Checkout, CheckoutStatus
-from server.billing.customers import Customers
-from server.billing.payments import Payments
-from server.billing.terms import PurchaseRefused, Terms
-from server.billing.terms_reader import TermsReader
+from server.billing.checkout import STALE_HOURS, CheckoutStatus
+from server.billing.terms import PurchaseRefused
 from server.errors import NotFound, PaymentMethodRequired, StripeNotConfigured, StripeRefused, StripeUnavailable
-from storage.accounts import Accounts
-from storage.audit import AuditLog
-from storage.billing_customers import BillingCustomers
-from storage.configuration import Configuration
-from storage.credits import Credits
-from storage.postgres import Database, open_database
-from storage.purchases import Purchases
-from tests.server.billing.fake_stripe_api import FakeStripeApi
+from tests.server.billing.checkout_stage import Shop, open_shop
 from tests.storage.people import open_query
 
 EMAIL = "ann@example.com"
 TEN = Decimal(10)
 
 
-@dataclass(frozen=True, slots=True)
-class Shop:
-    database: Database
-    stripe: FakeStripeApi
-    checkout: Checkout
-    customers: BillingCustomers
-
-    async def make_user(self, *, is_ready: bool = True) -> Caller:
-        """Known to Stripe, with a card, if ready."""
-        user = await Accounts(self.database).make_user(f"{uuid4()}@example.com")
-        if is_ready:
-            customer = self.stripe.add_customer(f"cus_{user.id.hex}")
-            row = await self.customers.get_or_make(user.id)
-            await self.customers.note_customer(user.id, customer.id, row.customer_number)
-        return Caller(user.id, user.email, user.role, None, None, frozenset())
-
-    async def balance(self, who: Caller) -> Decimal:
-        return (await Credits(self.database).balance(who.user_id)).balance_usd
-
-    async def states(self) -> list[tuple[str, str | None]]:
-        rows = await self.database.as_operator("test").fetch(
-            "SELECT state, failure FROM purchases ORDER BY created_at, id"
-        )
-        return [(state, failure) for state, failure in rows]
-
-
 @pytest.fixture
 async def shop(database_url: str) -> AsyncIterator[Shop]:
-    async with open_database(database_url, size=4) as database:
-        stripe = FakeStripeApi()
-        table = BillingCustomers(database)
-        log = AuditLog(database, "test", "only-for-tests-0123456789abcdef")
-        purchases = Purchases(database, log)
-        payments = Payments(stripe, purchases, table, Auditor(log))
-        terms = TermsReader(Configuration(database), Terms())
-        yield Shop(database, stripe, Checkout(Customers(stripe, table), stripe, purchases, payments, terms), table)
+    async with open_shop(database_url) as shop:
+        yield shop
 
 
 async def cancel_at(shop: Shop, name: str, who: Caller) -> None:
