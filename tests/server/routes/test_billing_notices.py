@@ -59,6 +59,8 @@ async def test_notices_are_listed_read_and_counted(served: Served) -> None:
     first = await served.ask("GET", f"{PATH}?limit=2", headers)
     assert first.status == 200
     assert (first.json["unreadCount"], first.json["hasMore"]) == (3, True)
+    last = (await served.ask("GET", f"{PATH}?limit=2&offset=1", headers)).json
+    assert (len(last["notices"]), last["hasMore"]) == (2, False)
     newest = first.json["notices"][0]
     assert set(newest) == {"id", "kind", "message", "details", "createdAt", "readAt"}
     assert (newest["kind"], newest["details"], newest["readAt"]) == ("debt", {"debtUsd": "2.5"}, None)

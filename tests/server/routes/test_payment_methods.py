@@ -237,5 +237,6 @@ def test_the_shipping_address_stands_in_for_that_of_the_bills() -> None:
     shipped = replace(build_customer(), billing_address=None, shipping_address=replace(ADDRESS, city="Shelbyville"))
     info = describe_customer(shipped)
     assert (info.address_city, info.has_billing_info) == ("Shelbyville", True)
+    assert describe_customer(replace(shipped, billing_address=ADDRESS)).address_city == "Springfield"
     assert not describe_customer(replace(shipped, name=None)).has_billing_info
     assert not describe_customer(replace(shipped, shipping_address=None)).has_billing_info
