@@ -74,10 +74,20 @@ class Leases:
         settled = 0
         while expired := await self.credits.find_expired():
             for hold in expired:
-                settled += await self._settle(hold)
+                settled += await self._try_to_settle(hold)
         if settled:
             logger.warning("calls were settled whose process is gone", extra={"calls": settled})
         return settled
+
+    async def _try_to_settle(self, hold: ExpiredHold) -> bool:
+        try:
+            return await self._settle(hold)
+        except StorageError:
+            raise
+        except Exception:  # the edge of a call: what is wrong with one must not keep the others, or end the server
+            logger.exception("a hold could not be settled; it is tried again a lease later", extra={"call_id": hold.id})
+            await self.credits.renew([hold.progress])
+            return False
 
     async def _settle(self, hold: ExpiredHold) -> bool:
         """False if it was done before, or has to wait: an answer in the background that could not be called off keeps

@@ -53,8 +53,9 @@ _FIND_DUE: LiteralString = """
     ), taken AS (
         UPDATE usage
         SET checks = checks + 1,
-            next_check_at = now()
-                + make_interval(secs => coalesce((%(pauses)s::integer[])[checks + 1], 0))
+            next_check_at = coalesce(
+                now() + make_interval(secs => (%(pauses)s::integer[])[checks + 1]), 'infinity' -- that was the last time
+            )
         FROM due WHERE usage.request_id = due.request_id
         RETURNING usage.*
     )

@@ -57,7 +57,7 @@ def sum_up(groups: list[UsageGroup]) -> UsageGroup:
 
 # A request has one row in usage, so rows are distinct requests.
 _SUMS: LiteralString = """
-    sum(cost_usd - refunded_usd) AS cost_usd,
+    sum(cost_usd - coalesce(refunded_usd, 0)) AS cost_usd,
     count(*),
     sum(input_tokens + cache_read_tokens + cache_write_tokens + cache_write_1h_tokens + input_audio_tokens)::bigint,
     sum(output_tokens + reasoning_tokens + output_audio_tokens + output_image_tokens)::bigint,
@@ -66,7 +66,7 @@ _SUMS: LiteralString = """
 """
 
 _CALLS: LiteralString = """
-    FROM usage JOIN holds ON holds.id = request_id
+    FROM usage LEFT JOIN holds ON holds.id = request_id AND holds.user_id = app_user_id() AND refunded_usd > 0
     WHERE usage.user_id = app_user_id() AND ended_at BETWEEN %(start)s AND %(end)s
       AND (outcome = 'completed' OR cost_usd > 0)
     GROUP BY 1

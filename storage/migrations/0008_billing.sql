@@ -40,17 +40,20 @@ CREATE FUNCTION available_usd(account credit_balances) RETURNS numeric
     LANGUAGE sql STABLE
     RETURN (account.balance_usd - account.free_usd) - (account.held_usd - account.held_free_usd) + spare_free_usd(account);
 
+-- The key begins with the user: by an index on `id` alone, a page of one user's rows would be sought among everybody's.
 ALTER TABLE credit_ledger
     ADD COLUMN free_usd numeric(18, 6) NOT NULL DEFAULT 0, -- the part of amount_usd that is free credits
     ADD COLUMN free_expires_at timestamptz, -- of free credits that are given
     ADD COLUMN purchase_id uuid,
     ADD COLUMN actor text NOT NULL DEFAULT 'system', -- as in the audit log
     DROP CONSTRAINT credit_ledger_kind_check,
+    DROP CONSTRAINT credit_ledger_pkey,
+    ADD PRIMARY KEY (user_id, id) INCLUDE (amount_usd, kind),
     ADD CONSTRAINT credit_ledger_kind_check CHECK (kind IN ('grant', 'signup_bonus', 'purchase', 'charge', 'correction',
         'refund', 'adjustment', 'expiry', 'purchase_refund', 'dispute'));
 
 DROP INDEX credit_ledger_user;
-CREATE INDEX credit_ledger_user ON credit_ledger (user_id, id) INCLUDE (amount_usd);
+CREATE INDEX credit_ledger_bonus ON credit_ledger (user_id, id) WHERE kind = 'signup_bonus';
 CREATE INDEX credit_ledger_hold ON credit_ledger (hold_id) WHERE hold_id IS NOT NULL;
 CREATE INDEX credit_ledger_purchase ON credit_ledger (purchase_id) WHERE purchase_id IS NOT NULL;
 
@@ -90,6 +93,8 @@ ALTER TABLE holds
     ADD COLUMN corrections smallint NOT NULL DEFAULT 0,
     ADD COLUMN api_key_id uuid;
 
+CREATE INDEX holds_refunded ON holds (user_id) WHERE refunded_usd > 0; -- few: sums over usage need not read all holds
+
 -- `upstream_id` is the provider's id for the answer, where the provider can tell later what it cost: asked until
 -- the charge is provisional no more, or it has been asked too often.
 ALTER TABLE usage
@@ -126,7 +131,8 @@ BEGIN
     PERFORM FROM credit_balances WHERE user_id = NEW.user_id FOR NO KEY UPDATE;
     NEW.period_start := date_trunc(NEW.period, now(), 'UTC');
     NEW.spent_usd := (
-        SELECT coalesce(sum(cost_usd - refunded_usd), 0) FROM usage JOIN holds ON holds.id = request_id
+        SELECT coalesce(sum(cost_usd - coalesce(refunded_usd, 0)), 0)
+        FROM usage LEFT JOIN holds ON holds.id = request_id AND holds.user_id = NEW.user_id AND refunded_usd > 0
         WHERE usage.user_id = NEW.user_id AND ended_at >= NEW.period_start
           AND (NEW.api_key_id IS NULL OR usage.api_key_id = NEW.api_key_id)
     );

@@ -32,6 +32,13 @@ async def test_a_new_address_is_a_new_user(accounts: Accounts) -> None:
     assert await accounts.find_caller(user.id, uuid4(), NOW) == user
 
 
+async def test_a_user_has_an_account_from_its_first_moment(accounts: Accounts, database: Database) -> None:
+    """Whoever changes its money, or deletes it, locks that row first."""
+    user = await accounts.make_user("ann@example.com")
+    rows = await database.as_operator("test").fetch("SELECT user_id, balance_usd FROM credit_balances")
+    assert rows == [(user.id, 0)]
+
+
 async def test_the_same_address_in_any_case_is_the_same_user(accounts: Accounts) -> None:
     first = await accounts.make_user("ann@example.com")
     assert await accounts.make_user("ANN@example.com") == first

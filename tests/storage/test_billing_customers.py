@@ -119,6 +119,11 @@ async def test_who_saves_settings_begins_anew_after_failures(customers: BillingC
     assert rows == [(0, True)]
 
 
+async def test_nothing_is_set_for_a_user_who_is_no_more(customers: BillingCustomers) -> None:
+    with pytest.raises(UserUnknown):
+        await write(customers.database, uuid4(), SETTINGS)
+
+
 async def test_a_top_off_is_not_enabled_without_its_amounts(customers: BillingCustomers, user_id: UUID) -> None:
     halfway = TopOffSettings(enabled=True, threshold_usd=Decimal(1), amount_usd=None)
     with pytest.raises(errors.CheckViolation):

@@ -237,6 +237,7 @@ def test_a_request_changes_nothing_of_others(server: psycopg.Connection, users: 
         "DELETE FROM credit_ledger",
         "TRUNCATE credit_ledger",
         "UPDATE credit_balances SET balance_usd = 0",
+        "INSERT INTO credit_balances (user_id, balance_usd) SELECT id, 1000 FROM users",
         "UPDATE credit_balances SET free_usd = 0",
         "UPDATE credit_balances SET free_lot = 0",
         "DELETE FROM holds",

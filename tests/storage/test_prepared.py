@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from decimal import Decimal
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 import trio
 from psycopg import errors
@@ -77,6 +78,28 @@ async def test_behind_a_pooler_that_changes_sessions_it_runs_unprepared(connecti
         await ADD.run(connection, settings, {"left": Decimal(1), "text": "a"})
         await connection.send(b"DEALLOCATE ALL")
     assert await ADD.run(connection, settings, {"left": Decimal(1), "text": "a"}) == [(2, 1, "A")]
+
+
+async def test_a_session_that_another_version_of_us_has_used_runs_our_statement(connection: TrioConnection) -> None:
+    settings = connection.bind(AS_OPERATOR, ["test"])
+    ours = Prepared("test_same_name", "SELECT 'ours', %(value)s::int")
+    theirs = Prepared("test_same_name", "SELECT 'theirs', %(value)s::int")
+    await theirs.run(connection, settings, {"value": 1})
+    connection.prepared.clear()  # it was another connection to the pooler
+    assert await ours.run(connection, settings, {"value": 2}) == [("ours", 2)]
+
+
+async def test_a_table_that_changes_while_we_run_does_not_stop_its_statements(
+    database: Database, owner_database_url: str
+) -> None:
+    read = Prepared("test_read", "WITH found AS (SELECT * FROM users) SELECT email, %(value)s::int FROM found")
+    operator = database.as_operator("test")
+    await Accounts(database).make_user("ann@example.com")
+    for value in range(7):  # so often that it is planned for all values
+        assert await operator.fetch_prepared(read, {"value": value}) == [("ann@example.com", value)]
+    with psycopg.connect(owner_database_url) as owner:
+        owner.execute("ALTER TABLE users ADD COLUMN later integer, DROP COLUMN updated_at")
+    assert await operator.fetch_prepared(read, {"value": 7}) == [("ann@example.com", 7)]
 
 
 async def test_an_error_is_that_of_the_statement(connection: TrioConnection) -> None:

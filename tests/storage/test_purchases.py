@@ -381,3 +381,8 @@ async def test_a_setup_session_belongs_to_one_user_and_ends_once(
     assert not await purchases.end_setup_session(user_id, "cs_1", ENTRY)
     assert await purchases.find_setup_session("cs_1") == SetupSession(user_id, has_ended=True)
     assert query("SELECT count(*) FROM audit_log") == [(1,)]
+
+
+async def test_a_setup_session_of_a_user_who_is_no_more_is_not_noted(purchases: Purchases) -> None:
+    with pytest.raises(UserUnknown):
+        await purchases.note_setup_session(uuid4(), "cs_1")
