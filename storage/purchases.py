@@ -61,11 +61,6 @@ class Purchase:
     paid_at: datetime | None
     bookings: int = 0
 
-    @property
-    def net_usd(self) -> Decimal:
-        """The credits."""
-        return Decimal(self.net_cents) / 100
-
 
 @dataclass(frozen=True, slots=True)
 class Paid:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -13,6 +12,7 @@ from psycopg.conninfo import make_conninfo
 from storage.embedded import EmbeddedServers, temporary_servers
 from storage.migrate import migrate
 from storage.seed import seed
+from tests.databases import Databases, open_databases
 
 PROJECT = Path(__file__).resolve().parent.parent
 RECORDINGS = PROJECT.parent / "shared" / "recordings"
@@ -38,14 +38,17 @@ def template(servers: EmbeddedServers) -> str:
     return TEMPLATE
 
 
+@pytest.fixture(scope="session")
+def databases(servers: EmbeddedServers, template: str) -> Iterator[Databases]:
+    with open_databases(servers.owner_database_url, template) as copies:
+        yield copies
+
+
 @pytest.fixture
-def database_name(servers: EmbeddedServers, template: str) -> Iterator[str]:
+def database_name(databases: Databases) -> Iterator[str]:
     """A migrated and seeded database of the test's own."""
-    name = f"test_{uuid4().hex}"
-    with psycopg.connect(servers.owner_database_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    with databases.lend() as name:
         yield name
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from server.settings import Settings, is_loopback, read_base_url, read_flag, rea
 
 DEFAULT_API_BASE = "https://api.stripe.com"
 DEFAULT_API_VERSION = "2024-06-20"
-SIGNING_SECRET_EXAMPLE = "whsec_… of the endpoint in Stripe's dashboard"  # noqa: S105 - not a secret: what to put there
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from server.billing.top_off_rules import (
     RETURNED,
     VOIDED,
     find_pause_seconds,
+    find_poll_seconds,
     is_out_of_time,
     read_max_per_day,
     read_refusal,
@@ -50,7 +51,6 @@ from storage.top_offs import DueTopOff, Failed, Failure, OpenTopOff, TopOffTable
 
 WORKERS = 2
 """In each process: one order takes half a dozen exchanges with Stripe."""
-POLL_SECONDS = 2.0
 ATTEMPT_SECONDS = 100.0
 """Less than an order is leased for."""
 DAY_PAUSE_SECONDS = 3600.0
@@ -84,8 +84,8 @@ class TopOffs:
         """Never returns. May run more than once, here and in other processes; each carries out one order at a time."""
         while True:
             woken = self._woken
-            await self._work()
-            with trio.move_on_after(POLL_SECONDS):
+            looked_seconds = await self._work()
+            with trio.move_on_after(find_poll_seconds(looked_seconds)):
                 await woken.wait()
 
     async def take_step(self) -> bool:
@@ -98,15 +98,20 @@ class TopOffs:
             await self._carry_out(order)
         return due is not None or order is not None
 
-    async def _work(self) -> None:
-        """What goes wrong with one user waits until its claim or lease is over, and keeps no other waiting."""
+    async def _work(self) -> float:
+        """What goes wrong with one user waits until its claim or lease is over, and keeps no other waiting. Returns how
+        long it took to find that there is nothing to do.
+        """
         try:
+            began = trio.current_time()
             while await self.take_step():
-                pass
+                began = trio.current_time()
+            return trio.current_time() - began
         except StorageError:
             logger.warning("credits could not be topped off; the next round tries again", exc_info=True)
         except Exception:  # the edge of a task: one order that we cannot handle must not end the server
             logger.exception("a top-off failed in our own code")
+        return 0.0
 
     async def _begin(self, due: DueTopOff) -> None:
         if due.attempts_today >= await self._read_max_per_day():

@@ -13,6 +13,9 @@ AT_ONCE = (HOUR,)
 """One failure turns them off: another attempt would be the same."""
 GIVE_UP_SECONDS = 1 * HOUR
 """The age at which an order is not tried any more."""
+POLL_SECONDS = 2.0
+LOOKING_SHARE = 0.02
+"""Of the time, at most, goes into looking who needs credits: with 100,000 users to look through it takes 0.15 s."""
 MIN_PAUSE_SECONDS = 15.0
 MAX_PAUSE_SECONDS = 600.0
 
@@ -55,6 +58,11 @@ def _read_decline(codes: set[str]) -> str:
     if codes & CONFIRM_CODES:
         return "authentication_required"
     return next((code for code in TOLD_CODES if code in codes), "card_declined")
+
+
+def find_poll_seconds(looked_seconds: float) -> float:
+    """Until somebody looks again for users to top off, after a look that took so long and found none."""
+    return max(POLL_SECONDS, looked_seconds / LOOKING_SHARE)
 
 
 def find_pause_seconds(age_seconds: float) -> float:

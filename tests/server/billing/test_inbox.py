@@ -4,7 +4,7 @@ tests/stripe_events are written after Stripe's documentation.
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -17,7 +17,7 @@ from server.errors import StripeRefused, StripeUnavailable
 from storage.errors import DatabaseUnavailable
 from storage.stripe_events import StripeEvents
 from tests import stripe_events
-from tests.server.billing.payments_stage import Shop, open_shop
+from tests.server.billing.payments_stage import Shop
 from tests.storage.people import Query, open_query
 
 CUSTOMER = "cus_Qexample000001"
@@ -27,12 +27,6 @@ CARD_ACTIONS = {
     "customer.updated.new_default": "default_payment_method_updated",
     "customer.updated.no_default": "default_payment_method_removed",
 }
-
-
-@pytest.fixture
-async def shop(database_url: str) -> AsyncIterator[Shop]:
-    async with open_shop(database_url) as shop:
-        yield shop
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Stripe against our books: what is missing on either side, what differs, and what is repaired."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -8,23 +7,15 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-import trio
 
 from server.billing.payment_check import PaymentCheck
 from server.billing.report import PaymentProblem, StripeFindings
 from server.billing.stripe_api import CheckoutOrder, Payment
 from storage.reconciliation import Reconciliations
-from tests.server.billing.payments_stage import GROSS, Shop, open_shop
+from tests.server.billing.payments_stage import GROSS, Shop
 
 DAYS = 30
 HOUR = 3600
-
-
-@pytest.fixture
-async def shop(database_url: str) -> AsyncIterator[Shop]:
-    with trio.fail_after(60):
-        async with open_shop(database_url) as shop:
-            yield shop
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ Stripe is in memory here; the accounts are real.
 """
 
 import logging
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from decimal import Decimal
 from itertools import permutations
@@ -15,20 +14,8 @@ import pytest
 import trio
 
 from server.billing.payments import Outcome
-from tests.server.billing.payments_stage import Shop, open_shop
+from tests.server.billing.payments_stage import Shop
 from tests.server.billing.stripe_objects import build_payment
-
-
-@pytest.fixture
-async def shop(database_url: str) -> AsyncIterator[Shop]:
-    async with open_shop(database_url) as shop:
-        yield shop
-
-
-@pytest.fixture
-async def buyer(shop: Shop) -> UUID:
-    return await shop.make_buyer()
-
 
 # Buying
 
@@ -142,30 +129,21 @@ async def test_a_lost_dispute_stays_lost_and_a_won_one_gives_back(shop: Shop, bu
 
 
 async def test_an_answer_that_is_older_than_what_was_booked_does_not_undo_it(shop: Shop, buyer: UUID) -> None:
-    """One has read a refund of 1.00 and stands still; another one books the whole that came after it."""
     _, payment = await shop.buy(buyer)
     await shop.payments.sync_payment(payment.id)
-    shop.stripe.change_payment(payment.id, refunded_cents=100)
-    has_read, may_go_on = trio.Event(), trio.Event()
-
-    async def stand_still(name: str) -> None:
-        shop.stripe.after_call = None
-        has_read.set()
-        await may_go_on.wait()
-
-    shop.stripe.after_call = stand_still
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(shop.payments.sync_payment, payment.id)
-        await has_read.wait()
-        shop.stripe.change_payment(payment.id, refunded_cents=1000)
-        assert await shop.payments.sync_payment(payment.id) == "booked"
-        may_go_on.set()
+    await refund_in_two_steps(shop, payment.id)
     assert await shop.read_balance(buyer) == 0
 
 
 async def test_an_answer_from_before_the_first_booking_does_not_undo_a_refund(shop: Shop, buyer: UUID) -> None:
     _, payment = await shop.buy(buyer)
-    shop.stripe.change_payment(payment.id, refunded_cents=100)
+    await refund_in_two_steps(shop, payment.id)
+    assert await shop.read_balance(buyer) == 0
+
+
+async def refund_in_two_steps(shop: Shop, payment_id: str) -> None:
+    """One has read a refund of 1.00 and stands still; another one books the whole that came after it."""
+    shop.stripe.change_payment(payment_id, refunded_cents=100)
     has_read, may_go_on = trio.Event(), trio.Event()
 
     async def stand_still(name: str) -> None:
@@ -175,12 +153,11 @@ async def test_an_answer_from_before_the_first_booking_does_not_undo_a_refund(sh
 
     shop.stripe.after_call = stand_still
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(shop.payments.sync_payment, payment.id)
+        nursery.start_soon(shop.payments.sync_payment, payment_id)
         await has_read.wait()
-        shop.stripe.change_payment(payment.id, refunded_cents=1000)
-        assert await shop.payments.sync_payment(payment.id) == "booked"
+        shop.stripe.change_payment(payment_id, refunded_cents=1000)
+        assert await shop.payments.sync_payment(payment_id) == "booked"
         may_go_on.set()
-    assert await shop.read_balance(buyer) == 0
 
 
 async def test_twenty_who_hear_of_a_refund_at_once_take_back_once(shop: Shop, buyer: UUID) -> None:

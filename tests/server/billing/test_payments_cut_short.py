@@ -1,13 +1,13 @@
 """What is left when a payment is read and booked and something breaks off: the next one who tries makes it whole."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
 import trio
 
 from server.errors import StripeUnavailable
-from tests.server.billing.payments_stage import Shop, open_shop
+from tests.server.billing.payments_stage import Shop
 
 CALLS = 5
 """Of Stripe, for a session that was paid by somebody without a default card."""
@@ -26,12 +26,6 @@ class CancelAtStep(trio.abc.Instrument):
             self.steps_left -= 1
             if self.steps_left == 0:
                 self.scope.cancel()
-
-
-@pytest.fixture
-async def shop(database_url: str) -> AsyncIterator[Shop]:
-    async with open_shop(database_url) as shop:
-        yield shop
 
 
 async def run_until_step(step: int, work: Callable[[], Awaitable[object]]) -> bool:

@@ -2,7 +2,6 @@
 real.
 """
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -10,18 +9,7 @@ from uuid import UUID
 import pytest
 
 from server.billing.stripe_objects import InvoiceStatus
-from tests.server.billing.payments_stage import Shop, open_shop
-
-
-@pytest.fixture
-async def shop(database_url: str) -> AsyncIterator[Shop]:
-    async with open_shop(database_url) as shop:
-        yield shop
-
-
-@pytest.fixture
-async def buyer(shop: Shop) -> UUID:
-    return await shop.make_buyer()
+from tests.server.billing.payments_stage import Shop
 
 
 async def test_an_invoice_that_was_paid_is_booked_once_without_fee_and_tax(shop: Shop, buyer: UUID) -> None:

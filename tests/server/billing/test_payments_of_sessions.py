@@ -2,26 +2,14 @@
 left. Stripe is in memory here; the accounts are real.
 """
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from uuid import UUID
 
 import pytest
 
 from server.errors import StripeRefused
-from tests.server.billing.payments_stage import Shop, open_shop
+from tests.server.billing.payments_stage import Shop
 from tests.server.billing.stripe_objects import BILLING
-
-
-@pytest.fixture
-async def shop(database_url: str) -> AsyncIterator[Shop]:
-    async with open_shop(database_url) as shop:
-        yield shop
-
-
-@pytest.fixture
-async def buyer(shop: Shop) -> UUID:
-    return await shop.make_buyer()
 
 
 async def test_a_session_that_expired_ends_its_order_and_an_open_one_does_not(shop: Shop, buyer: UUID) -> None:

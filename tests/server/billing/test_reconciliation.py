@@ -1,6 +1,5 @@
 """Reconciling: once a period, Stripe first, and what was found is kept and told."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import psycopg
@@ -12,15 +11,8 @@ from server.billing.reconciliation import PERIOD_SECONDS, Reconciliation
 from server.billing.stripe_api import StripeUnavailable
 from storage.errors import DatabaseUnavailable
 from storage.reconciliation import Reconciliations
-from tests.server.billing.payments_stage import Shop, open_shop
+from tests.server.billing.payments_stage import Shop
 from tests.server.billing.test_payment_check import buy
-
-
-@pytest.fixture
-async def shop(database_url: str) -> AsyncIterator[Shop]:
-    with trio.fail_after(60):
-        async with open_shop(database_url) as shop:
-            yield shop
 
 
 @pytest.fixture

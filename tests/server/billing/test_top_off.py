@@ -186,7 +186,7 @@ async def test_the_configuration_says_how_often_a_day(stage: Stage) -> None:
 
 
 async def test_new_settings_are_looked_at_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.billing.top_off.POLL_SECONDS", 1000)
+    monkeypatch.setattr("server.billing.top_off_rules.POLL_SECONDS", 1000)
     user_id = await stage.make_poor_user()
     await set_top_off(stage.database, user_id, enabled=False)
     process = stage.start_process()

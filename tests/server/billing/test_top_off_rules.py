@@ -9,6 +9,7 @@ from server.billing.top_off_rules import (
     NO_ADDRESS,
     PAUSES_SECONDS,
     find_pause_seconds,
+    find_poll_seconds,
     is_out_of_time,
     read_max_per_day,
     read_refusal,
@@ -51,6 +52,11 @@ def test_any_other_refusal_is_ours_to_put_right(code: str) -> None:
 @pytest.mark.parametrize(("age", "pause"), [(0, 15), (15, 15), (40, 40), (599, 599), (3000, 600)])
 def test_pauses_double_up_to_ten_minutes(age: float, pause: float) -> None:
     assert find_pause_seconds(age) == pause
+
+
+@pytest.mark.parametrize(("looked", "poll"), [(0.0, 2.0), (0.002, 2.0), (0.04, 2.0), (0.15, 7.5), (1.0, 50.0)])
+def test_who_has_long_to_look_looks_more_rarely(looked: float, poll: float) -> None:
+    assert find_poll_seconds(looked) == pytest.approx(poll)
 
 
 def test_an_order_is_given_up_long_before_stripe_forgets_its_keys() -> None:
