@@ -234,10 +234,14 @@ _FIND_LIMIT_REACHED: LiteralString = """
     ORDER BY period DESC, api_key_id LIMIT 1
 """
 
+# In the order of the ids, so that two who renew the same ones wait for each other, and do not lock each other out.
 _RENEW: LiteralString = """
+    WITH running AS MATERIALIZED (
+        SELECT id FROM holds WHERE id = ANY(%(ids)s::uuid[]) AND state = 'held' ORDER BY id FOR NO KEY UPDATE
+    )
     UPDATE holds SET expires_at = now() + make_interval(secs => %(lease)s), progress = live.progress::jsonb
-    FROM unnest(%(ids)s::uuid[], %(progress)s::text[]) AS live (id, progress)
-    WHERE holds.id = live.id AND holds.state = 'held'
+    FROM running JOIN unnest(%(ids)s::uuid[], %(progress)s::text[]) AS live (id, progress) USING (id)
+    WHERE holds.id = running.id
 """
 
 _FIND_EXPIRED: LiteralString = """

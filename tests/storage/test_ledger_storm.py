@@ -159,3 +159,23 @@ async def test_in_a_storm_nobody_waits_in_a_circle_and_the_accounts_add_up(
                     nursery.start_soon(storm.live, trio.current_time() + seconds)
     assert ask(DEADLOCKS) == [before]
     assert len(storm.calls) > TASKS
+
+
+async def test_two_who_renew_the_same_calls_in_opposite_order_both_do(
+    servers: EmbeddedServers, accounts_name: str, ask: Query
+) -> None:
+    """A server, and the one that has found its journal."""
+    async with open_stage(with_database(servers.database_url, accounts_name), ask) as stage:
+        user_id = await make_user(stage.database, "100")
+        ids = [uuid4() for _ in range(100)]
+        for id_ in ids:
+            await Hold(id_, user_id, Decimal("0.1"), None, 60).run(stage)
+        progress = [Progress(id_, output_tokens=7) for id_ in ids]
+        for _ in range(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stage.credits.renew, progress)
+                nursery.start_soon(stage.credits.expire, progress[::-1])
+        tokens = "SELECT DISTINCT progress->>'output_tokens' FROM holds WHERE user_id = %s"
+        assert ask(tokens, user_id) == [("7",)]
+        for id_ in ids:
+            await Settle(id_, user_id, Decimal(0), "completed", "settled", False).run(stage)
