@@ -25,6 +25,9 @@ MAX_COST_USD = Decimal(1000)
 Extra = Literal["cache_write_1h_tokens", "input_audio_tokens", "output_audio_tokens", "output_image_tokens"]
 """Buckets of Usage that a call fills only if its request asks for it, so that others need not hold for them."""
 
+_LONG = "long_context_"
+"""So begins the name of a rate for long prompts; one that has none stays as it is."""
+
 _read_buckets = attrgetter(*(field.name for field in fields(Usage)))
 _PROMPT_BUCKETS = ("input_tokens", "cache_read_tokens", "cache_write_tokens")
 _EXTRA_PROMPT_BUCKETS: tuple[Extra, ...] = ("cache_write_1h_tokens", "input_audio_tokens")
@@ -33,8 +36,8 @@ _EXTRA_OUTPUT_BUCKETS: tuple[Extra, ...] = ("output_audio_tokens", "output_image
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """US dollars per million tokens. None where a model has no rate of its own: the bucket costs what the more general
-    one does.
+    """US dollars per million tokens; 0 is free. None where a model has no rate of its own: the bucket costs what the
+    more general one does. What is computed with rates of up to twelve decimal places is exact; price lists have four.
     """
 
     input: Decimal
@@ -69,12 +72,26 @@ class Price:
         return self.long_context if prompt_tokens > self.long_context_threshold else self.base
 
 
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What usage costs, and for what: exact US dollars, unrounded. The parts add up to the total."""
+
+    total_usd: Decimal
+    input_usd: Decimal
+    """What was not cached, sound too."""
+    cache_read_usd: Decimal
+    cache_write_usd: Decimal
+    output_usd: Decimal
+    searches_usd: Decimal
+
+
 def read_price(pricing_info: Mapping[str, object]) -> Price:
     """The catalogue's `pricing_info`, whose numbers may be JSON numbers or strings.
 
     Raises ModelNotPriced if the input or the output rate is missing or out of bounds: such a model can't be charged. A
-    rate that is missing elsewhere is that of the more general bucket; `cache_write_1h_per_million` is that of
-    `cache_write_per_million`, though Anthropic, the one provider that has it, asks for 1.6 times as much: say it.
+    rate of 0 is not missing, but free. One that is missing elsewhere is that of the more general bucket;
+    `cache_write_1h_per_million` is that of `cache_write_per_million`, though Anthropic, the one provider that has it,
+    asks for 1.6 times as much: say it.
     `cached_audio_input_per_million` and storage by the hour are not read: usage has no bucket for them.
     """
     rate = {name: found for name in pricing_info if (found := _read_rate(pricing_info[name])) is not None}
@@ -93,7 +110,8 @@ def read_price(pricing_info: Mapping[str, object]) -> Price:
     )
     long_input = _or(rate.get("long_context_input_per_million"), input_rate)
     long_output = _or(rate.get("long_context_output_per_million"), output_rate)
-    return Price(base, int(threshold), _build_rates(rate, long_input, long_output, long_cache_read), searches)
+    long_rate = rate | {name.removeprefix(_LONG): rate[name] for name in rate if name.startswith(_LONG)}
+    return Price(base, int(threshold), _build_rates(long_rate, long_input, long_output, long_cache_read), searches)
 
 
 def encode_price(price: Price) -> str:
@@ -109,6 +127,20 @@ def decode_price(text: str) -> Price:
 def cost_usd(price: Price, usage: Usage) -> Decimal:
     """The charge for `usage`, rounded half-even to six places. Raises UsageOutOfBounds."""
     return _exact_cost(price, usage).quantize(SIX_PLACES, rounding=ROUND_HALF_EVEN)
+
+
+def split_cost(price: Price, usage: Usage) -> Costs:
+    """The charge before it is rounded, and what it is made of. Raises UsageOutOfBounds."""
+    total = _exact_cost(price, usage)
+    input_, cache_read, cache_write, output = _token_parts(price.rates_for(usage.prompt_tokens), usage)
+    return Costs(
+        total_usd=total,
+        input_usd=input_ / MILLION,
+        cache_read_usd=cache_read / MILLION,
+        cache_write_usd=cache_write / MILLION,
+        output_usd=output / MILLION,
+        searches_usd=_search_cost(price, usage.searches),
+    )
 
 
 def worst_cost_usd(
@@ -188,19 +220,21 @@ def _exact_cost(price: Price, usage: Usage) -> Decimal:
 
 
 def _token_cost(rates: Rates, usage: Usage) -> Decimal:
-    prompt = (
-        usage.input_tokens * rates.input
-        + usage.cache_read_tokens * rates.cache_read
-        + usage.cache_write_tokens * rates.cache_write
-        + usage.cache_write_1h_tokens * _or(rates.cache_write_1h, rates.cache_write)
-        + usage.input_audio_tokens * _or(rates.audio_input, rates.input)
-    )
-    completion = (
+    input_, cache_read, cache_write, output = _token_parts(rates, usage)
+    return (input_ + cache_read + cache_write + output) / MILLION
+
+
+def _token_parts(rates: Rates, usage: Usage) -> tuple[Decimal, Decimal, Decimal, Decimal]:
+    """Millionths of a US dollar for input, cache reads, cache writes and output."""
+    return (
+        usage.input_tokens * rates.input + usage.input_audio_tokens * _or(rates.audio_input, rates.input),
+        usage.cache_read_tokens * rates.cache_read,
+        usage.cache_write_tokens * rates.cache_write
+        + usage.cache_write_1h_tokens * _or(rates.cache_write_1h, rates.cache_write),
         (usage.output_tokens + usage.reasoning_tokens) * rates.output
         + usage.output_audio_tokens * _or(rates.audio_output, rates.output)
-        + usage.output_image_tokens * _or(rates.image_output, rates.output)
+        + usage.output_image_tokens * _or(rates.image_output, rates.output),
     )
-    return (prompt + completion) / MILLION
 
 
 def _search_cost(price: Price, searches: int) -> Decimal:
@@ -240,6 +274,8 @@ def _build_rates(
 
 def _read_rate(value: object) -> Decimal | None:
     rate = _read_number(value)
+    if rate == 0:
+        return Decimal(0)
     return rate if rate is not None and MIN_RATE <= rate <= MAX_RATE else None
 
 

@@ -168,7 +168,7 @@ def test_all_that_was_read_counts_for_the_long_context_and_rates_of_their_own_ho
     assert cost_usd(price, usage) == Decimal("0.964002"), "0.7 + 0.2500025 + 0.014"
 
 
-@pytest.mark.parametrize("rate", ["free", -1, 0, 1001, None])
+@pytest.mark.parametrize("rate", ["free", -1, 1001, None])
 @pytest.mark.parametrize("name", ["audio_input_per_million", "image_output_per_million", "web_search_per_thousand"])
 def test_an_extra_rate_out_of_bounds_is_none(name: str, rate: object) -> None:
     assert read_price({"input_per_million": 1, "output_per_million": 2, name: rate}) == PLAIN
@@ -304,7 +304,7 @@ def test_a_number_may_be_a_string_and_a_float_is_taken_at_its_word() -> None:
 
 
 @pytest.mark.parametrize(
-    "rate", [None, 0, -1, 0.0000001, 1000.01, True, "", "free", "NaN", "Infinity", "sNaN", "1e999999999999", [], {}]
+    "rate", [None, -1, 0.0000001, 1000.01, True, "", "free", "NaN", "Infinity", "sNaN", "1e999999999999", [], {}]
 )
 @pytest.mark.parametrize("name", ["input_per_million", "output_per_million"])
 def test_a_model_without_a_usable_rate_has_no_price(name: str, rate: object) -> None:
@@ -315,6 +315,14 @@ def test_a_model_without_a_usable_rate_has_no_price(name: str, rate: object) -> 
 @pytest.mark.parametrize("rate", [0.000001, 1000, "0.000001", "1000.0"])
 def test_the_bounds_of_a_rate_are_usable(rate: object) -> None:
     assert read_price({"input_per_million": rate, "output_per_million": 1}).base.input == Decimal(str(rate))
+
+
+@pytest.mark.parametrize("rate", [0, "0", "0.00", "-0", 0.0])
+def test_a_rate_of_nothing_is_free_and_not_missing(rate: object) -> None:
+    price = read_price({"input_per_million": rate, "output_per_million": rate, "cached_input_per_million": 5})
+    assert str(cost_usd(price, Usage(1000, output_tokens=1000))) == "0.000000"
+    assert cost_usd(price, Usage(cache_read_tokens=1000)) == Decimal("0.005")
+    assert str(worst_cost_usd(read_price({"input_per_million": rate, "output_per_million": rate}), 9, 9)) == "0.000000"
 
 
 @pytest.mark.parametrize("threshold", [None, "", "NaN", float("inf"), float("nan"), True, []])
