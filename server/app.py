@@ -1,39 +1,22 @@
 """The application: routes and the error table. No I/O."""
 
 import logging
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
 
-from quart import Response, has_request_context, request, websocket
+from quart import Blueprint, Response, has_request_context, request, websocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
+from server import routes
 from server.config import Config
 from server.connection import Edge, use_edge
 from server.dialects import openai, shipped
 from server.edge import Rules
 from server.errors import INTERNAL, Problem, describe, describe_status
 from server.guard import add_limit_headers, guard
-from server.routes import (
-    account,
-    api_keys,
-    auto_top_off,
-    billing_dashboard,
-    billing_notices,
-    billing_pages,
-    chat,
-    checkout,
-    credits,
-    deployment,
-    health,
-    local_issuer,
-    metrics,
-    models,
-    payment_methods,
-    purchase_terms,
-    sign_in,
-    spending_limits,
-    stripe_webhooks,
-    usage,
-)
+from server.routes import local_issuer
 from server.services import Services, services, use_services
 
 BODY_SECONDS = 1800
@@ -53,29 +36,23 @@ def create_app(services: Services) -> QuartTrio:
     use_services(services, app.extensions)
     app.before_request(guard)
     app.after_request(add_limit_headers)
-    for module in (account, api_keys, chat, deployment, health, metrics, models, sign_in):
-        app.register_blueprint(module.blueprint)
-    for module in (
-        auto_top_off,
-        billing_dashboard,
-        billing_notices,
-        billing_pages,
-        checkout,
-        credits,
-        payment_methods,
-        purchase_terms,
-        spending_limits,
-        stripe_webhooks,
-        usage,
-    ):
-        app.register_blueprint(module.blueprint)
-    app.register_blueprint(sign_in.browser)
-    if services.local_issuer is not None:
-        app.register_blueprint(local_issuer.blueprint)
-        app.register_blueprint(local_issuer.browser)
+    for module in load_routes():
+        if module is not local_issuer or services.local_issuer is not None:
+            for blueprint in find_blueprints(module):
+                app.register_blueprint(blueprint)
     app.register_error_handler(HTTPException, answer_http_exception)
     app.register_error_handler(Exception, answer_exception)
     return app
+
+
+def load_routes() -> list[ModuleType]:
+    """Every file in routes/."""
+    return [import_module(f"{routes.__name__}.{found.name}") for found in iter_modules(routes.__path__)]
+
+
+def find_blueprints(module: ModuleType) -> list[Blueprint]:
+    """Its own; some have a second one, for browsers."""
+    return [found for found in vars(module).values() if isinstance(found, Blueprint)]
 
 
 def build_edge(config: Config) -> Edge:

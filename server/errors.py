@@ -4,9 +4,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from msgspec import UNSET
+
 from proxy import errors as proxy_errors
 from proxy.chat import Failed
 from proxy.media import MediaRefused
+from server.envelopes import ErrorEnvelope
 from storage import errors as storage_errors
 from storage.api_keys import TooManyKeys
 from storage.bookings import AdjustmentRefused
@@ -96,6 +99,18 @@ class ArgumentInvalid(ServerError):
     """A value is of the form, and out of its bounds. The message says which they are."""
 
 
+class ChoiceUnknown(ServerError):
+    """A word that is none of those it may be. The message lists them."""
+
+
+class VersionConflict(ServerError):
+    """Somebody else has written what the caller was going to replace. The message says which version stands now."""
+
+
+class ConsentRequired(ServerError):
+    """The caller has to agree to documents first. The message names them, and where they are shown."""
+
+
 class BodyTooLarge(ServerError):
     """More bytes than this server takes."""
 
@@ -152,6 +167,9 @@ _TABLE: Mapping[type[Exception], _Kind] = {
     ),
     RequestInvalid: _Kind(400, "validation_error", "Validation error"),
     ArgumentInvalid: _Kind(400, "invalid_argument", "Invalid argument"),
+    ChoiceUnknown: _Kind(400, "bad_request", "Bad request"),
+    ConsentRequired: _Kind(403, "consent_required", "Consent required"),
+    VersionConflict: _Kind(409, "conflict", "Conflict"),
     BodyTooLarge: _Kind(413, "payload_too_large", "Payload too large"),
     proxy_errors.ModelUnknown: _Kind(404, "not_found", "Not found", reason="model_not_found"),
     proxy_errors.ModelNotPriced: _Kind(503, "configuration_error", "Configuration error"),
@@ -236,21 +254,18 @@ def describe_status(status: int, detail: str, headers: Mapping[str, str] | None 
     return Problem(kind.status, kind.error_type, f"{kind.label}: {detail}", headers=headers or {})
 
 
-def envelope(problem: Problem) -> dict[str, object]:
-    """Both spellings: the desktop reads snake_case, iOS camelCase. A 401 also has `error`, which older clients
-    search.
-    """
-    body: dict[str, object] = {
-        "code": problem.status,
-        "message": problem.message,
-        "error_type": problem.error_type,
-        "errorType": problem.error_type,
-    }
-    if problem.status == 401:
-        body["error"] = problem.message
-    if problem.details is not None:
-        body["error_details"] = body["errorDetails"] = problem.details
-    return body
+def envelope(problem: Problem) -> ErrorEnvelope:
+    """For the shipped clients."""
+    details = UNSET if problem.details is None else problem.details
+    return ErrorEnvelope(
+        problem.status,
+        problem.message,
+        problem.error_type,
+        problem.error_type,
+        problem.message if problem.status == 401 else UNSET,
+        details,
+        details,
+    )
 
 
 def error_details(failed: Failed) -> dict[str, object]:

@@ -12,6 +12,7 @@ from server.dialects.chunks import ChunkWriter, snake_case_usage
 from server.dialects.dialect import Answer, Decoded, Dialect
 from server.dialects.options import WireOptions, decode_body, read_request
 from server.dialects.pieces import DeltaWriter, message_pieces
+from server.envelopes import OpenAiError, OpenAiErrorDetail
 from server.errors import Problem, tell_failed
 
 DONE = encode_event(b"[DONE]")
@@ -26,17 +27,21 @@ _TYPES = {
 }
 
 
-class _StreamOptions(msgspec.Struct):
+class StreamOptions(msgspec.Struct):
+    """With `include_usage` the last event of a stream tells what was used."""
+
     include_usage: bool | None = None
 
 
-class _Body(WireOptions):
-    stream_options: _StreamOptions | None = None
+class ChatCompletionWish(WireOptions):
+    """A chat in OpenAI's dialect. A member that is null counts as absent."""
+
+    stream_options: StreamOptions | None = None
 
 
 def decode(body: bytes) -> Decoded:
     """Raises RequestInvalid."""
-    wire = decode_body(body, _Body)
+    wire = decode_body(body, ChatCompletionWish)
     include_usage = wire.stream_options is not None and bool(wire.stream_options.include_usage)
     return Decoded(read_request(wire), bool(wire.stream), include_usage)
 
@@ -128,7 +133,7 @@ def encode_problem(problem: Problem) -> bytes:
     """OpenAI's error object; `code` is the word that programs branch on, OpenAI's own where it has one."""
     type_ = _TYPES.get(problem.status, "invalid_request_error" if problem.status < 500 else "api_error")
     code = problem.reason or problem.error_type
-    return _encode({"error": {"message": problem.message, "type": type_, "param": None, "code": code}})
+    return _encode(OpenAiError(OpenAiErrorDetail(problem.message, type_, None, code)))
 
 
 DIALECT = Dialect(

@@ -48,8 +48,10 @@ _WEB_TASKS = frozenset({"web_search_execution", "implementation_plan_with_web"})
 _encode = msgspec.json.encode
 
 
-class _Body(WireOptions):
-    """`duration_ms` and any other key are accepted and mean nothing here."""
+class ChatWish(WireOptions):
+    """A chat. A member that is null counts as absent. `request_id` is an idempotency key of yours, as the header
+    `Idempotency-Key` is, which comes before it; `task_type` says what the call is for, in the history of usage.
+    """
 
     request_id: str | None = None
     task_type: str | None = None
@@ -57,7 +59,7 @@ class _Body(WireOptions):
 
 def decode(body: bytes) -> Decoded:
     """Raises RequestInvalid."""
-    wire = decode_body(body, _Body)
+    wire = decode_body(body, ChatWish)
     request = read_request(wire)
     task_type = check_text(wire.task_type, "task_type") or "general"
     if task_type in _WEB_TASKS and request.web_search is None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from proxy import errors as proxy_errors
@@ -13,6 +14,8 @@ from server import errors
 from server.errors import (
     ArgumentInvalid,
     BodyTooLarge,
+    ChoiceUnknown,
+    ConsentRequired,
     IssuerUnavailable,
     LimitExceeded,
     NotAllowed,
@@ -22,6 +25,7 @@ from server.errors import (
     ProviderFailed,
     RequestInvalid,
     SignInRefused,
+    VersionConflict,
     describe,
     describe_status,
     envelope,
@@ -74,12 +78,15 @@ def build_verdict(**seconds: float) -> Verdict:
         (NotAuthenticated("who?"), 401, "authentication_error", "Authentication error: who?"),
         (SignInRefused("over"), 401, "unauthorized", "Unauthorized: over"),
         (NotFound("gone"), 404, "not_found", "Not found: gone"),
+        (ChoiceUnknown("this or that"), 400, "bad_request", "Bad request: this or that"),
+        (ConsentRequired("agree first"), 403, "consent_required", "Consent required: agree first"),
         (UserUnknown("no user"), 404, "not_found", "Not found: no user"),
         (TooManyKeys("full"), 409, "already_exists", "Already exists: full"),
         (AccountInUse("wait"), 409, "customer_billing_conflict", "Billing conflict: wait"),
         (NotAllowed("no"), 403, "forbidden", "Forbidden: no"),
         (RequestInvalid("n: why"), 400, "validation_error", "Validation error: n: why"),
         (ArgumentInvalid("a: why"), 400, "invalid_argument", "Invalid argument: a: why"),
+        (VersionConflict("a: newer"), 409, "conflict", "Conflict: a: newer"),
         (BodyTooLarge("big"), 413, "payload_too_large", "Payload too large: big"),
         (MediaRefused("m"), 400, "validation_error", "Validation error: m"),
         (proxy_errors.RequestNotSupported("r"), 400, "bad_request", "Bad request: r"),
@@ -191,7 +198,7 @@ def test_a_status_becomes_a_problem(status: int, error_type: str) -> None:
 
 
 def test_every_error_has_both_spellings() -> None:
-    assert envelope(Problem(404, "not_found", "Not found: x")) == {
+    assert msgspec.to_builtins(envelope(Problem(404, "not_found", "Not found: x"))) == {
         "code": 404,
         "message": "Not found: x",
         "error_type": "not_found",
@@ -200,12 +207,12 @@ def test_every_error_has_both_spellings() -> None:
 
 
 def test_a_401_has_the_member_that_older_clients_search() -> None:
-    body = envelope(problem_of(NotAuthenticated("Device ID mismatch")))
+    body = msgspec.to_builtins(envelope(problem_of(NotAuthenticated("Device ID mismatch"))))
     assert body["error"] == body["message"] == "Authentication error: Device ID mismatch"
 
 
 def test_details_come_in_both_spellings() -> None:
-    body = envelope(Problem(429, "x", "y", {"code": "z"}))
+    body = msgspec.to_builtins(envelope(Problem(429, "x", "y", {"code": "z"})))
     assert body["error_details"] == body["errorDetails"] == {"code": "z"}
 
 
@@ -309,4 +316,11 @@ def test_what_no_provider_failed_at_names_none() -> None:
 def test_the_desktop_knows_most_of_our_types() -> None:
     kinds = [*errors._TABLE.values(), *errors._BY_STATUS.values(), *errors._PROVIDER_KINDS.values()]
     ours = {kind.error_type for kind in kinds}
-    assert ours - DESKTOP_TYPES == {"already_exists", "forbidden", "method_not_allowed", "payload_too_large"}
+    assert ours - DESKTOP_TYPES == {
+        "already_exists",
+        "conflict",
+        "consent_required",
+        "forbidden",
+        "method_not_allowed",
+        "payload_too_large",
+    }
