@@ -36,7 +36,7 @@ class UnifiedHistory(msgspec.Struct, rename="camel"):
     has_more: bool
 
 
-class Transaction(msgspec.Struct, rename="camel"):
+class CreditTransaction(msgspec.Struct, rename="camel"):
     """`net_amount` and its parts are strings, `price` is the same as a number, which clients decode."""
 
     id: UUID
@@ -76,7 +76,7 @@ class PlainTransactions(msgspec.Struct, rename="camel"):
     has_more: bool
 
 
-class Stats(msgspec.Struct, rename="camel"):
+class CreditStats(msgspec.Struct, rename="camel"):
     """Numbers. What was taken is negative; `net_balance` is the sum of the six totals, and of the whole ledger."""
 
     user_id: UUID
@@ -92,9 +92,9 @@ class Stats(msgspec.Struct, rename="camel"):
     currency: str
 
 
-class Details(msgspec.Struct, rename="camel"):
-    stats: Stats
-    transactions: Sequence[Transaction]
+class CreditDetails(msgspec.Struct, rename="camel"):
+    stats: CreditStats
+    transactions: Sequence[CreditTransaction]
     total_transaction_count: int
     has_more: bool
 
@@ -147,13 +147,13 @@ def describe_transactions(page: Page, offset: int) -> PlainTransactions:
     return PlainTransactions(shown, page.total, _has_more(page, offset))
 
 
-def describe_details(user_id: UUID, totals: Totals, page: Page, offset: int) -> Details:
+def describe_details(user_id: UUID, totals: Totals, page: Page, offset: int) -> CreditDetails:
     shown = [_describe_transaction(user_id, entry) for entry in page.entries]
-    return Details(describe_stats(user_id, totals), shown, page.total, _has_more(page, offset))
+    return CreditDetails(describe_stats(user_id, totals), shown, page.total, _has_more(page, offset))
 
 
-def describe_stats(user_id: UUID, totals: Totals) -> Stats:
-    return Stats(
+def describe_stats(user_id: UUID, totals: Totals) -> CreditStats:
+    return CreditStats(
         user_id=user_id,
         current_balance=totals.balance_usd,
         total_purchased=totals.purchased_usd,
@@ -189,11 +189,11 @@ def _describe_entry(entry: Entry) -> HistoryEntry:
     )
 
 
-def _describe_transaction(user_id: UUID, entry: Entry) -> Transaction:
+def _describe_transaction(user_id: UUID, entry: Entry) -> CreditTransaction:
     """Of a purchase the net amount is what was credited: gross and fee are those of its order."""
     is_purchase = entry.kind == "purchase" and entry.gross_usd is not None
     gross, fee = (entry.gross_usd, entry.fee_usd) if is_purchase else (entry.amount_usd, Decimal(0))
-    return Transaction(
+    return CreditTransaction(
         id=build_entry_id(entry),
         user_id=user_id,
         transaction_type=_TYPES[entry.kind],

@@ -2,10 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TypeVar
+from typing import Annotated
 
 import msgspec
 
@@ -17,27 +16,30 @@ MAX_OFFSET = 10_000_000
 MAX_SEARCH = 200
 MICRO_USD = Decimal("0.000001")
 
-Body = TypeVar("Body")
-
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _OFFSET = r"[+-](0[0-9]|1[0-5]):[0-5][0-9]"
 """PostgreSQL takes no other."""
 _TIME = re.compile(rf"[0-9]{{4}}(-[0-9]{{2}}){{2}}[T ][0-9]{{2}}(:[0-9]{{2}}){{2}}(\.[0-9]{{1,12}})?(Z|{_OFFSET})")
-_ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
-@dataclass(frozen=True, slots=True)
-class PageWish:
+class PageQuery(msgspec.Struct):
+    """Which part of a list."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
+    offset: Annotated[int, msgspec.Meta(ge=0, le=MAX_OFFSET)] = 0
+
+
+class PageWish(PageQuery):
     """`search` is empty where everything is asked for."""
 
-    limit: int
-    offset: int
-    search: str
+    search: Annotated[str, msgspec.Meta(max_length=MAX_SEARCH, description="What descriptions or models hold.")] = ""
 
 
-def encode(body: object) -> bytes:
-    """JSON in which a Decimal is a number, with all its places."""
-    return _ENCODER.encode(body)
+class PeriodQuery(msgspec.Struct):
+    """Both ends belong to it."""
+
+    start_date: Annotated[datetime, msgspec.Meta(tz=True)]
+    end_date: Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 def show_usd(amount: Decimal) -> str:
@@ -64,17 +66,9 @@ def read_page(query: Mapping[str, str]) -> PageWish:
     return PageWish(min(max(limit, 1), MAX_LIMIT), min(max(offset, 0), MAX_OFFSET), search)
 
 
-def read_period(query: Mapping[str, str]) -> tuple[datetime, datetime]:
-    """`start_date` and `end_date`. Raises RequestInvalid, naming the parameter."""
-    return _read_time("start_date", query), _read_time("end_date", query)
-
-
-def read_body(body: bytes, type_: type[Body]) -> Body:
-    """Raises RequestInvalid, naming the member."""
-    try:
-        return msgspec.json.decode(body, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestInvalid(f"the body: {error}") from error
+def read_period(query: Mapping[str, str]) -> PeriodQuery:
+    """Raises RequestInvalid, naming the parameter."""
+    return PeriodQuery(_read_time("start_date", query), _read_time("end_date", query))
 
 
 def read_usd(name: str, amount: Decimal, least: Decimal, most: Decimal) -> Decimal:

@@ -4,13 +4,13 @@ import re
 from decimal import ROUND_HALF_EVEN, Decimal
 
 import msgspec
-from quart import Blueprint, Response, request
+from quart import Blueprint
 
 from server.auth.callers import Caller
 from server.billing.terms import Terms
-from server.billing.wire import encode, read_body
 from server.errors import ArgumentInvalid, StripeNotConfigured
 from server.guard import access, caller
+from server.operations import operation
 from server.services import services
 from storage.billing_customers import TopOffSettings, write_top_off
 
@@ -22,7 +22,7 @@ NUMBER = re.compile(r"\d{1,9}(\.\d{1,12})?", re.ASCII)
 blueprint = Blueprint("auto_top_off", __name__, url_prefix="/api/billing/auto-top-off-settings")
 
 
-class Wish(msgspec.Struct):
+class TopOffWish(msgspec.Struct):
     """US dollars, as numbers or in strings. Other members are passed over."""
 
     enabled: bool
@@ -30,7 +30,7 @@ class Wish(msgspec.Struct):
     amount: str | int | float | None = None
 
 
-class _Shown(msgspec.Struct):
+class TopOffAnswer(msgspec.Struct):
     """US dollars in strings, with four places."""
 
     enabled: bool
@@ -39,30 +39,31 @@ class _Shown(msgspec.Struct):
 
 
 @blueprint.get("")
-async def show() -> Response:
+@operation("Show your auto top-off")
+async def show() -> TopOffAnswer:
     settings = await services().billing.billing_customers.read_top_off(caller().user_id)
-    return _show(settings or TopOffSettings(False, None, None))
+    return _describe(settings or TopOffSettings(False, None, None))
 
 
 @blueprint.post("")
 @access(is_for_people=True)
-async def save() -> Response:
-    """Raises ArgumentInvalid, StripeNotConfigured, PaymentMethodRequired and BillingAddressRequired. Safe to repeat;
-    what failed before is forgotten, and credits that are low are topped off at once.
+@operation("Set your auto top-off")
+async def save(body: TopOffWish) -> TopOffAnswer:
+    """Turning it on needs a card and a billing address, a threshold, and an amount that is sold. Credits that are low
+    are then topped off at once, and what failed before is forgotten. Safe to repeat.
     """
     who, billing = caller(), services().billing
-    wish = read_body(await request.get_data(cache=False, as_text=False, parse_form_data=False), Wish)
-    settings = read_settings(wish, await billing.terms.read())
+    settings = read_settings(body, await billing.terms.read())
     if settings.enabled:
         if not billing.stripe.settings.sells:
             raise StripeNotConfigured("this server sells no credits")
         await billing.customers.require_ready(who.user_id)
     await _save(who, settings)
     billing.top_offs.wake()
-    return _show(settings)
+    return _describe(settings)
 
 
-def read_settings(wish: Wish, terms: Terms) -> TopOffSettings:
+def read_settings(wish: TopOffWish, terms: Terms) -> TopOffSettings:
     """Raises ArgumentInvalid, for an amount that is not sold too. Of top-offs that are off, values that could not be
     are dropped: clients send what stands in their fields.
     """
@@ -104,11 +105,7 @@ async def _save(who: Caller, settings: TopOffSettings) -> None:
         await auditor.log.append(connection, entry)
 
 
-def _describe(settings: TopOffSettings) -> _Shown:
+def _describe(settings: TopOffSettings) -> TopOffAnswer:
     amounts = (settings.threshold_usd, settings.amount_usd)
     threshold, amount = (None if usd is None else f"{usd:.4f}" for usd in amounts)
-    return _Shown(settings.enabled, threshold, amount)
-
-
-def _show(settings: TopOffSettings) -> Response:
-    return Response(encode(_describe(settings)), content_type="application/json")
+    return TopOffAnswer(settings.enabled, threshold, amount)

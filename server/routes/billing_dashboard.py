@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import msgspec
-from quart import Blueprint, Response
+from quart import Blueprint
 
 from server.billing.customers import Standing
-from server.billing.wire import encode, show_time_if_any
+from server.billing.wire import show_time_if_any
 from server.guard import caller
-from server.pages import NO_STORE
+from server.operations import operation
 from server.routes.payment_methods import CustomerInfo, describe_customer
 from server.services import services
 from storage.credits import Balance
@@ -37,8 +37,11 @@ class Dashboard(msgspec.Struct, rename="camel"):
 
 
 @blueprint.get("/dashboard")
-async def show() -> Response:
-    """Without Stripe nothing is required. Who is behind an account is told to people, not to its API keys."""
+@operation("Show your dashboard")
+async def show() -> Dashboard:
+    """What you have to spend, and what is missing before you can buy more; without sales nothing is required.
+    Who is behind an account is told to people, not to its API keys.
+    """
     who, billing = caller(), services().billing
     balance = await billing.credits.balance(who.user_id)
     dates = await billing.history.find_dates(who.user_id)
@@ -50,7 +53,7 @@ async def show() -> Response:
     dashboard.unread_notices = unread
     if who.key_id is not None:
         dashboard.customer_billing_info = None
-    return Response(encode(dashboard), headers=NO_STORE, content_type="application/json")
+    return dashboard
 
 
 def build_dashboard(balance: Balance, free_credits_usd: Decimal, standing: Standing, now: datetime) -> Dashboard:

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
-from quart import Blueprint, Response, request
+from quart import Blueprint, request
 
 from server.billing.notice_texts import write_notice
-from server.billing.wire import encode, read_body, read_page
+from server.billing.wire import PageQuery, read_page
 from server.errors import RequestInvalid
 from server.guard import access, caller
+from server.operations import operation
 from server.services import services
 from storage.billing_notices import BillingNotice
 
@@ -20,7 +21,7 @@ MAX_IDS = 1000
 blueprint = Blueprint("billing_notices", __name__, url_prefix="/api/billing/notices")
 
 
-class _Notice(msgspec.Struct, rename="camel"):
+class NoticeAnswer(msgspec.Struct, rename="camel"):
     """`message` is for people, `details` for programs: amounts in US dollars in strings. Times are UTC."""
 
     id: UUID
@@ -31,36 +32,58 @@ class _Notice(msgspec.Struct, rename="camel"):
     read_at: datetime | None
 
 
-class _Notices(msgspec.Struct, rename="camel"):
-    notices: Sequence[_Notice]
+class NoticesAnswer(msgspec.Struct, rename="camel"):
+    """`unreadCount` is of all notices, not of those shown."""
+
+    notices: Sequence[NoticeAnswer]
     unread_count: int
     has_more: bool
 
 
-class _Read(msgspec.Struct):
-    """Which of the caller's notices are read now; those of nobody are passed over."""
+class NoticesQuery(PageQuery):
+    """The same, of those alone that are not read yet, if that is asked for."""
 
-    ids: list[UUID] | Literal["all"]
+    unread: bool = False
+
+
+class NoticesReadWish(msgspec.Struct):
+    """Which of your notices are read now; those of nobody are passed over."""
+
+    ids: Annotated[list[UUID], msgspec.Meta(max_length=MAX_IDS)] | Literal["all"]
+
+
+class NoticesReadAnswer(msgspec.Struct):
+    """How many had not been read before."""
+
+    updated: int
 
 
 @blueprint.get("")
-async def show() -> Response:
-    """`?limit=20&offset=0&unread=false`, the newest first. A limit out of 1 to 100 is taken for the nearest of them."""
-    page, only_unread = read_page(request.args), read_unread(request.args)
+@operation("List your notices about money", query=NoticesQuery)
+async def show() -> NoticesAnswer:
+    """The newest first. A limit out of its bounds is taken for the nearest in them."""
+    query = read_query(request.args)
     notices = services().billing.notices
     user_id = caller().user_id
-    found = await notices.list(user_id, limit=page.limit + 1, offset=page.offset, only_unread=only_unread)
-    shown = [_describe(notice) for notice in found[: page.limit]]
+    found = await notices.list(user_id, limit=query.limit + 1, offset=query.offset, only_unread=query.unread)
+    shown = [_describe(notice) for notice in found[: query.limit]]
     unread = await notices.count_unread(user_id)
-    return _as_json(_Notices(shown, unread, has_more=len(found) > page.limit))
+    return NoticesAnswer(shown, unread, has_more=len(found) > query.limit)
 
 
 @blueprint.post("/read")
 @access(is_for_people=True)
-async def mark_read() -> Response:
-    """`{"ids": […]}`, or `{"ids": "all"}`. Safe to repeat; tells how many had not been read."""
-    ids = read_ids(await request.get_data(cache=False, as_text=False, parse_form_data=False))
-    return _as_json({"updated": await services().billing.notices.mark_read(caller().user_id, ids)})
+@operation("Mark notices as read")
+async def mark_read(body: NoticesReadWish) -> NoticesReadAnswer:
+    """Those whose ids are given, or `"all"`. Safe to repeat."""
+    ids = None if body.ids == "all" else body.ids
+    return NoticesReadAnswer(await services().billing.notices.mark_read(caller().user_id, ids))
+
+
+def read_query(arguments: Mapping[str, str]) -> NoticesQuery:
+    """Brought into its bounds. Raises RequestInvalid."""
+    page = read_page(arguments)
+    return NoticesQuery(page.limit, page.offset, read_unread(arguments))
 
 
 def read_unread(query: Mapping[str, str]) -> bool:
@@ -71,18 +94,8 @@ def read_unread(query: Mapping[str, str]) -> bool:
     return text in {"true", "1"}
 
 
-def read_ids(body: bytes) -> Sequence[UUID] | None:
-    """None: all. Raises RequestInvalid."""
-    ids = read_body(body, _Read).ids
-    if ids == "all":
-        return None
-    if len(ids) > MAX_IDS:
-        raise RequestInvalid(f"ids: at most {MAX_IDS}")
-    return ids
-
-
-def _describe(notice: BillingNotice) -> _Notice:
-    return _Notice(
+def _describe(notice: BillingNotice) -> NoticeAnswer:
+    return NoticeAnswer(
         notice.id,
         notice.kind,
         write_notice(notice.kind, notice.details),
@@ -90,7 +103,3 @@ def _describe(notice: BillingNotice) -> _Notice:
         notice.created_at,
         notice.read_at,
     )
-
-
-def _as_json(body: Any) -> Response:
-    return Response(encode(body), content_type="application/json")

@@ -9,10 +9,12 @@ from proxy.chat import ChatEvent, Failed
 from proxy.gateway import Chat
 from server.connection import keep_open
 from server.dialects import openai, shipped
+from server.dialects.completions import ChatAnswer, ChatCompletion
 from server.dialects.dialect import Answer, Decoded, Dialect
 from server.dialects.options import check_text
 from server.errors import ProviderFailed
 from server.guard import access, caller
+from server.operations import EVENT_STREAM, IDEMPOTENCY, Content, operation, read_body
 from server.services import services
 from server.streaming import stream_response, wait_first
 
@@ -21,20 +23,46 @@ blueprint = Blueprint("chat", __name__)
 
 @blueprint.post("/api/llm/chat/completions")
 @access(budget="llm_requests", takes_large_body=True)
+@operation(
+    "Chat with a model",
+    body=shipped.ChatWish,
+    answers={200: (Content(ChatAnswer), Content(media_type=EVENT_STREAM))},
+    headers=IDEMPOTENCY,
+)
 async def complete_shipped() -> Response:
+    """Answers whole, or with `"stream": true` as server-sent events. Events without a name are chunks of the answer, as
+    OpenAI has them (`chat.completion.chunk`). The others are `stream_started`, `usage_update` about once a second, and
+    at the end either `stream_completed` with the final cost, or `error_details`. Comments keep a silent stream alive.
+
+    Whoever closes the connection ends the call at once, and pays for what has come until then.
+    """
     return await complete(shipped.DIALECT)
 
 
 @blueprint.post("/v1/chat/completions")
 @access(budget="llm_requests", takes_large_body=True)
+@operation(
+    "Chat with a model, as OpenAI's libraries do",
+    body=openai.ChatCompletionWish,
+    answers={200: (Content(ChatCompletion), Content(media_type=EVENT_STREAM))},
+    headers=IDEMPOTENCY,
+)
 async def complete_openai() -> Response:
+    """Answers whole, or with `"stream": true` as server-sent events without names: chunks of the answer
+    (`chat.completion.chunk`), then `[DONE]`. With `stream_options.include_usage` the chunk before that tells what was
+    used and charged. An error in mid-stream is an event with `error`, and no `[DONE]` follows it.
+
+    Whoever closes the connection ends the call at once, and pays for what has come until then.
+    """
     return await complete(openai.DIALECT)
 
 
 async def complete(dialect: Dialect) -> Response:
     """The caller is known, so nobody else can make us read a body; then the request; then the call."""
-    decoded = _with_idempotency_key(dialect.decode(await _read_body()))
     who = caller()
+    if (gate := services().consent_gate) is not None:
+        await gate.check(who.user_id)
+    decoded = _with_idempotency_key(dialect.decode(await read_body()))
     allowance = services().limits.open_allowance(who.owner_id, who.key_id, who.verdict)
     chat = await keep_open(services().gateway.open_chat(who.user_id, decoded.request, allowance, who.key_id))
     answer = Answer(
@@ -48,11 +76,6 @@ async def complete(dialect: Dialect) -> Response:
     if decoded.stream:
         return await _stream(dialect, chat, answer)
     return await _collect(dialect, chat, answer)
-
-
-async def _read_body() -> bytes:
-    """Raises werkzeug's RequestEntityTooLarge before more than the limit is in memory."""
-    return await request.get_data(cache=False, as_text=False, parse_form_data=False)
 
 
 async def _stream(dialect: Dialect, chat: Chat, answer: Answer) -> Response:

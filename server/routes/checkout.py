@@ -3,29 +3,33 @@
 from decimal import Decimal
 
 import msgspec
-from quart import Blueprint, Response, request
+from quart import Blueprint
 
 from server.billing.stripe_api import Session
-from server.errors import RequestInvalid
 from server.guard import access, caller
+from server.operations import Answer, operation
 from server.pages import NO_STORE
 from server.services import services
 
 blueprint = Blueprint("checkout", __name__, url_prefix="/api/billing/checkout")
 
 
-class _Order(msgspec.Struct):
+class CreditPurchaseWish(msgspec.Struct):
     """US dollars before tax; a number, or one in a string. Other members are passed over."""
 
     amount: Decimal
 
 
-class _Page(msgspec.Struct, rename="camel"):
+class CheckoutPageAnswer(msgspec.Struct, rename="camel"):
+    """Where to send the person, and the id to ask for the status with. Without a URL the page is closed already."""
+
     session_id: str
     url: str | None
 
 
-class _Status(msgspec.Struct, rename="camel"):
+class CheckoutStatusAnswer(msgspec.Struct, rename="camel"):
+    """`status` is `open`, `complete` or `expired`, `paymentStatus` Stripe's own word, such as `paid` or `unpaid`."""
+
     status: str
     payment_status: str
     customer_email: str | None
@@ -33,35 +37,29 @@ class _Status(msgspec.Struct, rename="camel"):
 
 @blueprint.post("/custom-credit-session")
 @access(is_for_people=True)
-async def start_purchase() -> Response:
-    amount = read_amount(await request.get_data(cache=False, as_text=False, parse_form_data=False))
-    return _tell_page(await services().billing.checkout.start_purchase(caller(), amount))
+@operation("Buy credits")
+async def start_purchase(body: CreditPurchaseWish) -> Answer[CheckoutPageAnswer]:
+    """Makes a page at Stripe where the credits are paid. They are booked once the payment has come in."""
+    return _tell_page(await services().billing.checkout.start_purchase(caller(), body.amount))
 
 
 @blueprint.post("/setup-session")
 @access(is_for_people=True)
-async def start_setup() -> Response:
+@operation("Leave a card")
+async def start_setup() -> Answer[CheckoutPageAnswer]:
+    """Makes a page at Stripe where a card can be left for later. Nothing is paid."""
     return _tell_page(await services().billing.checkout.start_setup(caller()))
 
 
 @blueprint.get("/session-status/<session_id>")
 @access(is_for_people=True)
-async def show_status(session_id: str) -> Response:
+@operation("Show the status of a checkout")
+async def show_status(session_id: str) -> Answer[CheckoutStatusAnswer]:
+    """Of a page that you opened. What has been paid is booked by the time this says so."""
     found = await services().billing.checkout.find_status(caller().user_id, session_id)
-    return _as_json(_Status(found.status, found.payment_status, found.customer_email))
+    status = CheckoutStatusAnswer(found.status, found.payment_status, found.customer_email)
+    return Answer(status, headers=NO_STORE)
 
 
-def read_amount(body: bytes) -> Decimal:
-    """Exactly as it is written. Raises RequestInvalid."""
-    try:
-        return msgspec.json.decode(body, type=_Order).amount
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestInvalid(f"the body: {error}") from error
-
-
-def _tell_page(session: Session) -> Response:
-    return _as_json(_Page(session.id, session.url))
-
-
-def _as_json(body: msgspec.Struct) -> Response:
-    return Response(msgspec.json.encode(body), headers=NO_STORE, content_type="application/json")
+def _tell_page(session: Session) -> Answer[CheckoutPageAnswer]:
+    return Answer(CheckoutPageAnswer(session.id, session.url), headers=NO_STORE)

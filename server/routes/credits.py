@@ -7,18 +7,23 @@ from typing import Literal
 from uuid import UUID, uuid4
 
 import msgspec
-from quart import Blueprint, Response, request
+from quart import Blueprint, request
 
 from server.billing.statements import (
     CURRENCY,
+    CreditDetails,
+    CreditStats,
+    PlainTransactions,
+    UnifiedHistory,
     describe_details,
     describe_history,
     describe_stats,
     describe_transactions,
 )
-from server.billing.wire import encode, read_body, read_page, read_usd, show_time, show_time_if_any, show_usd
+from server.billing.wire import PageQuery, PageWish, read_page, read_usd, show_time, show_time_if_any, show_usd
 from server.errors import NotFound, RequestInvalid
 from server.guard import access, caller
+from server.operations import IDEMPOTENCY, operation
 from server.services import services
 from storage.audit import AuditEntry
 from storage.bookings import Refunded, adjust, refund_call
@@ -44,7 +49,7 @@ TransactionType = Literal[
 blueprint = Blueprint("credits", __name__, url_prefix="/api/billing/credits")
 
 
-class _Balance(msgspec.Struct, rename="camel"):
+class CreditBalance(msgspec.Struct, rename="camel"):
     """Paid credits as a number, negative if they are a debt; in strings with all six places."""
 
     user_id: UUID
@@ -60,7 +65,7 @@ class _Balance(msgspec.Struct, rename="camel"):
     last_updated: str
 
 
-class _Adjustment(msgspec.Struct):
+class AdjustmentWish(msgspec.Struct):
     """What an administrator asks for; a negative amount takes. It is booked as an adjustment, whatever it is called."""
 
     user_id: UUID
@@ -70,107 +75,136 @@ class _Adjustment(msgspec.Struct):
     idempotency_key: str | None = None
 
 
-class _Refund(msgspec.Struct):
+class RefundWish(msgspec.Struct):
     """`request_id` is ours: the one that the history tells as `relatedApiUsageId`."""
 
     request_id: UUID
     description: str
 
 
+class BookedAdjustment(msgspec.Struct, rename="camel"):
+    """The amount in a string, with six places."""
+
+    user_id: UUID
+    amount: str
+    transaction_type: Literal["adjustment"]
+    description: str
+    adjusted_at: str
+
+
+class AdjustmentAnswer(msgspec.Struct, rename="camel"):
+    success: bool
+    adjustment: BookedAdjustment
+    new_balance: str
+    currency: str
+
+
+class RefundedCall(msgspec.Struct, rename="camel"):
+    """Amounts in strings, with six places; `free_amount` is how much of it went back to free credits."""
+
+    request_id: UUID
+    user_id: UUID
+    amount: str
+    free_amount: str
+    description: str
+
+
+class RefundAnswer(msgspec.Struct, rename="camel"):
+    success: bool
+    refund: RefundedCall
+    currency: str
+
+
 @blueprint.get("/balance")
-async def show_balance() -> Response:
+@operation("Show your credits")
+async def show_balance() -> CreditBalance:
     user_id = caller().user_id
     balance = await services().billing.credits.balance(user_id)
     dates = await services().billing.history.find_dates(user_id)
     if dates is None:
         raise NotFound("this account is no more")
     expires_at = balance.free_expires_at
-    return _as_json(
-        _Balance(
-            user_id=user_id,
-            balance=balance.paid_usd,
-            balance_decimal=show_usd(balance.paid_usd),
-            currency=CURRENCY,
-            free_credit_balance=show_usd(balance.free_usd - balance.expired_usd),
-            free_credits_granted_at=show_time_if_any(dates.free_granted_at),
-            free_credits_expires_at=show_time_if_any(expires_at),
-            free_credits_expired=expires_at is not None and expires_at <= datetime.now(UTC),
-            created_at=show_time(dates.created_at),
-            updated_at=show_time(dates.updated_at),
-            last_updated=show_time(dates.updated_at),
-        )
+    return CreditBalance(
+        user_id=user_id,
+        balance=balance.paid_usd,
+        balance_decimal=show_usd(balance.paid_usd),
+        currency=CURRENCY,
+        free_credit_balance=show_usd(balance.free_usd - balance.expired_usd),
+        free_credits_granted_at=show_time_if_any(dates.free_granted_at),
+        free_credits_expires_at=show_time_if_any(expires_at),
+        free_credits_expired=expires_at is not None and expires_at <= datetime.now(UTC),
+        created_at=show_time(dates.created_at),
+        updated_at=show_time(dates.updated_at),
+        last_updated=show_time(dates.updated_at),
     )
 
 
 @blueprint.get("/details")
-async def show_details() -> Response:
+@operation("Show your credits in sum, and one by one", query=PageQuery)
+async def show_details() -> CreditDetails:
+    """The newest transactions come first."""
     user_id, wish, history = caller().user_id, read_page(request.args), services().billing.history
     page = await history.list(user_id, limit=wish.limit, offset=wish.offset)
-    return _as_json(describe_details(user_id, await history.sum_up(user_id), page, wish.offset))
+    return describe_details(user_id, await history.sum_up(user_id), page, wish.offset)
 
 
 @blueprint.get("/stats")
-async def show_stats() -> Response:
+@operation("Sum up your credits")
+async def show_stats() -> CreditStats:
     user_id = caller().user_id
-    return _as_json(describe_stats(user_id, await services().billing.history.sum_up(user_id)))
+    return describe_stats(user_id, await services().billing.history.sum_up(user_id))
 
 
 @blueprint.get("/unified-history")
-async def show_history() -> Response:
-    """`?limit=20&offset=0&search=`, the newest first."""
+@operation("List the history of your credits", query=PageWish)
+async def show_history() -> UnifiedHistory:
+    """The newest entries come first."""
     wish = read_page(request.args)
     page = await services().billing.history.list(
         caller().user_id, limit=wish.limit, offset=wish.offset, search=wish.search
     )
-    return _as_json(describe_history(page, wish.offset))
+    return describe_history(page, wish.offset)
 
 
 @blueprint.get("/transaction-history")
-async def show_transactions() -> Response:
+@operation("List your transactions", query=PageWish)
+async def show_transactions() -> PlainTransactions:
+    """The newest come first."""
     wish = read_page(request.args)
     page = await services().billing.history.list(
         caller().user_id, limit=wish.limit, offset=wish.offset, search=wish.search
     )
-    return _as_json(describe_transactions(page, wish.offset))
+    return describe_transactions(page, wish.offset)
 
 
 @blueprint.post("/admin/adjust")
 @access(is_admin=True)
-async def adjust_credits() -> Response:
-    """Give or take paid credits. Safe to repeat with an idempotency key, in the body or its header. Raises UserUnknown,
-    AdjustmentRefused, and RequestRepeated for a key that another amount was booked with.
+@operation("Give or take paid credits", headers=IDEMPOTENCY)
+async def adjust_credits(body: AdjustmentWish) -> AdjustmentAnswer:
+    """For administrators. Safe to repeat with an idempotency key, in the body or its header. More than is there is not
+    taken (402), and a key that another amount was booked with is refused (409).
     """
-    wish = read_adjustment(await _read_body(), request.headers.get("Idempotency-Key"))
+    wish = check_adjustment(body, request.headers.get("Idempotency-Key"))
     booked, balance = await _adjust(wish)
-    shown = {
-        "userId": wish.user_id,
-        "amount": show_usd(wish.amount),
-        "transactionType": "adjustment",
-        "description": wish.description,
-        "adjustedAt": show_time(booked.created_at),
-    }
-    return _as_json({"success": True, "adjustment": shown, "newBalance": show_usd(balance), "currency": CURRENCY})
+    amount, adjusted_at = show_usd(wish.amount), show_time(booked.created_at)
+    shown = BookedAdjustment(wish.user_id, amount, "adjustment", wish.description, adjusted_at)
+    return AdjustmentAnswer(True, shown, show_usd(balance), CURRENCY)
 
 
 @blueprint.post("/admin/refund")
 @access(is_admin=True)
-async def refund() -> Response:
-    """Give back all that a call was charged. Once: a repetition finds nothing to give back, and is a 404."""
-    wish = read_refund(await _read_body())
+@operation("Give back what a call cost")
+async def refund(body: RefundWish) -> RefundAnswer:
+    """For administrators. Gives back all that a call was charged, once: a repetition finds nothing (404)."""
+    wish = check_refund(body)
     refunded = await _refund(wish)
-    shown = {
-        "requestId": wish.request_id,
-        "userId": refunded.user_id,
-        "amount": show_usd(refunded.amount_usd),
-        "freeAmount": show_usd(refunded.free_usd),
-        "description": wish.description,
-    }
-    return _as_json({"success": True, "refund": shown, "currency": CURRENCY})
+    amount, free_amount = show_usd(refunded.amount_usd), show_usd(refunded.free_usd)
+    shown = RefundedCall(wish.request_id, refunded.user_id, amount, free_amount, wish.description)
+    return RefundAnswer(True, shown, CURRENCY)
 
 
-def read_adjustment(body: bytes, header_key: str | None) -> _Adjustment:
+def check_adjustment(wish: AdjustmentWish, header_key: str | None) -> AdjustmentWish:
     """With a key, a new one where none is given. Raises RequestInvalid and ArgumentInvalid."""
-    wish = read_body(body, _Adjustment)
     amount = read_usd("amount", wish.amount, -MAX_ADJUSTMENT_USD, MAX_ADJUSTMENT_USD)
     if not amount:
         raise RequestInvalid("amount: not 0")
@@ -180,13 +214,12 @@ def read_adjustment(body: bytes, header_key: str | None) -> _Adjustment:
     if len(key) > MAX_KEY or not (key.isascii() and key.isprintable()):
         raise RequestInvalid(f"idempotency_key: at most {MAX_KEY} printable characters of ASCII")
     description = _check_description(wish.description)
-    return _Adjustment(wish.user_id, amount, description, wish.transaction_type, key)
+    return AdjustmentWish(wish.user_id, amount, description, wish.transaction_type, key)
 
 
-def read_refund(body: bytes) -> _Refund:
+def check_refund(wish: RefundWish) -> RefundWish:
     """Raises RequestInvalid."""
-    wish = read_body(body, _Refund)
-    return _Refund(wish.request_id, _check_description(wish.description))
+    return RefundWish(wish.request_id, _check_description(wish.description))
 
 
 def _check_description(text: str) -> str:
@@ -197,7 +230,7 @@ def _check_description(text: str) -> str:
     return stripped
 
 
-async def _adjust(wish: _Adjustment) -> tuple[Booked, Decimal]:
+async def _adjust(wish: AdjustmentWish) -> tuple[Booked, Decimal]:
     """What was booked, now or before, and the balance."""
     key = f"adjustment:{wish.user_id}:{wish.idempotency_key}"
     async with services().database.as_operator("adjust credits").transaction() as connection:
@@ -220,7 +253,7 @@ async def _adjust(wish: _Adjustment) -> tuple[Booked, Decimal]:
     return booked, balance
 
 
-async def _refund(wish: _Refund) -> Refunded:
+async def _refund(wish: RefundWish) -> Refunded:
     async with services().database.as_operator("refund a call").transaction() as connection:
         refunded = await refund_call(connection, wish.request_id, actor=caller().actor, reason=wish.description)
         if refunded is None:
@@ -236,11 +269,3 @@ def _build_entry(action: str, user_id: UUID, entity: tuple[str, str], **details:
     return services().auditor.build_entry(
         action, "success", actor=caller().actor, subject_id=user_id, entity=entity, **details
     )
-
-
-async def _read_body() -> bytes:
-    return await request.get_data(cache=False, as_text=False, parse_form_data=False)
-
-
-def _as_json(body: object) -> Response:
-    return Response(encode(body), content_type="application/json")

@@ -3,14 +3,15 @@
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Annotated
 
 import msgspec
-from quart import Blueprint, Response, request
+from quart import Blueprint, request
 
 from server.billing.stripe_api import Card, Invoice, PaymentMethod, StripeCustomer, TaxId
 from server.errors import NotFound, RequestInvalid, StripeNotConfigured, StripeRefused
 from server.guard import access, caller
+from server.operations import Answer, operation
 from server.pages import NO_STORE
 from server.services import services
 
@@ -27,31 +28,31 @@ THOUSANDTHS = frozenset({"bhd", "jod", "kwd", "omr", "tnd"})
 blueprint = Blueprint("payment_methods", __name__, url_prefix="/api/billing")
 
 
-class _Card(msgspec.Struct, rename="camel"):
+class CardAnswer(msgspec.Struct, rename="camel"):
     brand: str
     last4: str
     exp_month: int
     exp_year: int
 
 
-class _Method(msgspec.Struct, rename="camel"):
+class PaymentMethodAnswer(msgspec.Struct, rename="camel"):
     """`type` is Stripe's own word. `created` in Unix seconds."""
 
     id: str
     type: str
-    card: _Card | None
+    card: CardAnswer | None
     created: int
     is_default: bool
 
 
-class _Methods(msgspec.Struct, rename="camel"):
+class PaymentMethodsAnswer(msgspec.Struct, rename="camel"):
     total_methods: int
     has_default: bool
-    methods: Sequence[_Method]
+    methods: Sequence[PaymentMethodAnswer]
 
 
-class _Invoice(msgspec.Struct, rename="camel"):
-    """Times in Unix seconds, `amount_paid` in the smallest unit of the currency."""
+class InvoiceAnswer(msgspec.Struct, rename="camel"):
+    """Times in Unix seconds, `amountPaid` in the smallest unit of the currency."""
 
     id: str
     created: int
@@ -63,15 +64,15 @@ class _Invoice(msgspec.Struct, rename="camel"):
     invoice_pdf_url: str | None
 
 
-class _Invoices(msgspec.Struct, rename="camel"):
-    """`total_invoices`: on this page."""
+class InvoicesAnswer(msgspec.Struct, rename="camel"):
+    """`totalInvoices`: on this page."""
 
-    invoices: Sequence[_Invoice]
+    invoices: Sequence[InvoiceAnswer]
     total_invoices: int
     has_more: bool
 
 
-class _TaxId(msgspec.Struct, rename={"type": "type_", "verification_status": "verificationStatus"}):
+class TaxIdAnswer(msgspec.Struct, rename={"type": "type_", "verification_status": "verificationStatus"}):
     """Clients decode the key `type_`."""
 
     type: str
@@ -87,7 +88,7 @@ class CustomerInfo(msgspec.Struct, rename="camel"):
     customer_email: str | None
     phone: str | None
     tax_exempt: str
-    tax_ids: Sequence[_TaxId]
+    tax_ids: Sequence[TaxIdAnswer]
     address_line1: str | None
     address_line2: str | None
     address_city: str | None
@@ -97,79 +98,109 @@ class CustomerInfo(msgspec.Struct, rename="camel"):
     has_billing_info: bool
 
 
+InvoiceId = Annotated[
+    str,
+    msgspec.Meta(pattern=f"^({INVOICE_ID.pattern})?$", description="The last invoice of the page before, if any."),
+]
+
+
+class InvoicesQuery(msgspec.Struct):
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_INVOICES)] = DEFAULT_INVOICES
+    starting_after: InvoiceId | None = None
+
+
+class PortalPageAnswer(msgspec.Struct):
+    url: str
+
+
+class PublishableKeyAnswer(msgspec.Struct, rename="camel"):
+    publishable_key: str
+
+
 @blueprint.post("/create-portal-session")
 @access(is_for_people=True)
-async def open_portal() -> Response:
-    """Every request makes a page, which ends by itself if nobody opens it."""
+@operation("Open your billing portal")
+async def open_portal() -> Answer[PortalPageAnswer]:
+    """Makes a page at Stripe where you manage your cards, addresses and invoices. It ends by itself if nobody opens
+    it.
+    """
     who, billing = caller(), services().billing
     customer_id = await billing.customers.ensure(who.user_id, who.email, who.name)
     url = await billing.stripe.create_portal_session(customer_id, billing.settings.portal_return_url)
-    return _as_json({"url": url})
+    return Answer(PortalPageAnswer(url), headers=NO_STORE)
 
 
 @blueprint.get("/payment-methods")
 @access(is_for_people=True)
-async def show_methods() -> Response:
+@operation("List your payment methods")
+async def show_methods() -> Answer[PaymentMethodsAnswer]:
     """All of them: `limit` and `offset` are passed over."""
     billing = services().billing
     customer = await billing.customers.describe(caller().user_id)
     methods = [] if customer is None else await billing.stripe.list_payment_methods(customer.id)
-    return _as_json(describe_methods(methods, None if customer is None else customer.default_payment_method))
+    shown = describe_methods(methods, None if customer is None else customer.default_payment_method)
+    return Answer(shown, headers=NO_STORE)
 
 
 @blueprint.get("/stripe/publishable-key")
-async def show_publishable_key() -> Response:
+@operation("Show Stripe's publishable key")
+async def show_publishable_key() -> Answer[PublishableKeyAnswer]:
+    """What Stripe's own libraries need in an app. It is no secret."""
     key = services().billing.settings.publishable_key
     if key is None:
         raise StripeNotConfigured("this server sells no credits: no publishable key for Stripe is set")
-    return _as_json({"publishableKey": key})
+    return Answer(PublishableKeyAnswer(key), headers=NO_STORE)
 
 
 @blueprint.get("/invoices")
 @access(is_for_people=True)
-async def show_invoices() -> Response:
-    """Of the caller's own customer: in `starting_after` an invoice of somebody else's is one that is not there."""
-    limit, starting_after = read_page(request.args)
+@operation("List your invoices", query=InvoicesQuery)
+async def show_invoices() -> Answer[InvoicesAnswer]:
+    """The newest first. A limit out of its bounds is taken for the nearest in them."""
+    query = read_query(request.args)
     billing = services().billing
     customer_id = await billing.customers.find_id(caller().user_id)
     if customer_id is None:
-        return _as_json(_Invoices([], 0, has_more=False))
+        return Answer(InvoicesAnswer([], 0, has_more=False), headers=NO_STORE)
     try:
-        page = await billing.stripe.list_invoices(customer_id, limit, starting_after)
+        page = await billing.stripe.list_invoices(customer_id, query.limit, query.starting_after)
     except StripeRefused as error:
-        if starting_after is None or error.code != "resource_missing":
+        if query.starting_after is None or error.code != "resource_missing":
             raise
         raise NotFound("starting_after: you have no such invoice") from error
-    return _as_json(_Invoices([describe_invoice(each) for each in page.invoices], len(page.invoices), page.has_more))
+    shown = [describe_invoice(each) for each in page.invoices]
+    return Answer(InvoicesAnswer(shown, len(shown), page.has_more), headers=NO_STORE)
 
 
 @blueprint.get("/customer-info")
 @access(is_for_people=True)
-async def show_customer() -> Response:
-    """Null while there is no customer."""
+@operation("Show your billing details")
+async def show_customer() -> Answer[CustomerInfo | None]:
+    """Null while Stripe knows nothing of you."""
     customer = await services().billing.customers.describe(caller().user_id)
-    return _as_json(None if customer is None else describe_customer(customer))
+    return Answer(None if customer is None else describe_customer(customer), headers=NO_STORE)
 
 
-def read_page(arguments: Mapping[str, str]) -> tuple[int, str | None]:
-    """How many invoices, brought into its bounds, and after which. Raises RequestInvalid."""
+def read_query(arguments: Mapping[str, str]) -> InvoicesQuery:
+    """Brought into its bounds. Raises RequestInvalid."""
     limit, starting_after = arguments.get("limit", ""), arguments.get("starting_after") or None
     if starting_after is not None and INVOICE_ID.fullmatch(starting_after) is None:
         raise RequestInvalid("starting_after: the id of an invoice")
     if limit and re.fullmatch(r"[+-]?[0-9]{1,18}", limit) is None:
         raise RequestInvalid("limit: a whole number")
-    return min(max(int(limit or DEFAULT_INVOICES), 1), MAX_INVOICES), starting_after
+    return InvoicesQuery(min(max(int(limit or DEFAULT_INVOICES), 1), MAX_INVOICES), starting_after)
 
 
-def describe_methods(methods: Sequence[PaymentMethod], default_id: str | None) -> _Methods:
+def describe_methods(methods: Sequence[PaymentMethod], default_id: str | None) -> PaymentMethodsAnswer:
     shown = [
-        _Method(each.id, each.type, _describe_card(each.card), each.created, each.id == default_id) for each in methods
+        PaymentMethodAnswer(each.id, each.type, _describe_card(each.card), each.created, each.id == default_id)
+        for each in methods
     ]
-    return _Methods(len(shown), any(each.is_default for each in shown), shown)
+    return PaymentMethodsAnswer(len(shown), any(each.is_default for each in shown), shown)
 
 
-def describe_invoice(invoice: Invoice) -> _Invoice:
-    return _Invoice(
+def describe_invoice(invoice: Invoice) -> InvoiceAnswer:
+    return InvoiceAnswer(
         id=invoice.id,
         created=invoice.created,
         due_date=invoice.due_date,
@@ -208,17 +239,13 @@ def describe_customer(customer: StripeCustomer) -> CustomerInfo:
     )
 
 
-def _describe_card(card: Card | None) -> _Card | None:
-    return None if card is None else _Card(card.brand, card.last4, card.exp_month, card.exp_year)
+def _describe_card(card: Card | None) -> CardAnswer | None:
+    return None if card is None else CardAnswer(card.brand, card.last4, card.exp_month, card.exp_year)
 
 
-def _describe_tax_id(found: TaxId) -> _TaxId:
-    return _TaxId(found.type, found.value, found.country, found.verification_status)
+def _describe_tax_id(found: TaxId) -> TaxIdAnswer:
+    return TaxIdAnswer(found.type, found.value, found.country, found.verification_status)
 
 
 def _show_units(units: int, places: int) -> str:
     return f"{Decimal(units).scaleb(-places):.{places}f}"
-
-
-def _as_json(body: Any) -> Response:
-    return Response(msgspec.json.encode(body), headers=NO_STORE, content_type="application/json")

@@ -1,16 +1,17 @@
 """What credits cost, and what is given to who signs up: shown to everybody who is signed in, set by administrators."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
 
 import msgspec
-from quart import Blueprint, Response, request
+from quart import Blueprint
 
 from server.auth.callers import Caller
 from server.billing.terms import FREE_AMOUNT, FREE_DAYS, FeeTier, Terms, read_free_amount, read_free_days
 from server.errors import ArgumentInvalid, RequestInvalid
 from server.guard import access, caller
+from server.live_configuration import CONFIGURATION
+from server.operations import operation
 from server.services import services
 from storage.configuration import write_configuration
 
@@ -19,8 +20,8 @@ CENT = Decimal("0.01")
 blueprint = Blueprint("purchase_terms", __name__)
 
 
-class _Tier(msgspec.Struct, rename="camel"):
-    """Decimals in strings; `max` null: without an end."""
+class FeeTierAnswer(msgspec.Struct, rename="camel"):
+    """For amounts from `min` up to, but not including, `max`; null: without an end. Decimals in strings."""
 
     min: str
     max: str | None
@@ -28,12 +29,18 @@ class _Tier(msgspec.Struct, rename="camel"):
     label: str
 
 
-class _FreeCredits(msgspec.Struct, rename="camel"):
+class FeeTiersAnswer(msgspec.Struct):
+    tiers: Sequence[FeeTierAnswer]
+
+
+class FreeCreditsAnswer(msgspec.Struct, rename="camel"):
+    """The amount is in US dollars."""
+
     free_credits_amount: str
     free_credits_expiry_days: int
 
 
-class _Wish(msgspec.Struct, rename="camel"):
+class FreeCreditsWish(msgspec.Struct, rename="camel"):
     """What is to change. Null counts as absent; the amount is a number, or one in a string."""
 
     free_credits_amount: Decimal | None = None
@@ -41,32 +48,32 @@ class _Wish(msgspec.Struct, rename="camel"):
 
 
 @blueprint.get("/api/billing/credits/purchase-fee-tiers")
-async def show_tiers() -> Response:
+@operation("Show the fees of a purchase")
+async def show_tiers() -> FeeTiersAnswer:
     terms = await services().billing.terms.read()
-    return _as_json({"tiers": [_describe_tier(tier) for tier in terms.tiers]})
+    return FeeTiersAnswer([_describe_tier(tier) for tier in terms.tiers])
 
 
 @blueprint.get("/api/config/billing")
-async def show_free_credits() -> Response:
-    return _as_json(_describe_free_credits(await services().billing.terms.read()))
+@operation("Show the free credits of a new account")
+async def show_free_credits() -> FreeCreditsAnswer:
+    return _describe_free_credits(await services().billing.terms.read())
 
 
 @blueprint.put("/api/config/billing")
 @access(is_admin=True)
-async def change_free_credits() -> Response:
-    """For sign-ups from now on. Safe to repeat; each change is a row in the audit log."""
-    changes = read_changes(await request.get_data(cache=False, as_text=False, parse_form_data=False))
+@operation("Change the free credits of new accounts")
+async def change_free_credits(body: FreeCreditsWish) -> FreeCreditsAnswer:
+    """For sign-ups from now on. Safe to repeat; each change is recorded in the audit log."""
+    changes = read_changes(body)
     if changes:
         await _write(caller(), changes)
-    return _as_json(_describe_free_credits(await services().billing.terms.read()))
+        await services().live.follow({CONFIGURATION})
+    return _describe_free_credits(await services().billing.terms.read())
 
 
-def read_changes(body: bytes) -> dict[str, str]:
+def read_changes(wish: FreeCreditsWish) -> dict[str, str]:
     """Rows of the configuration, all checked before any is written. Raises RequestInvalid or ArgumentInvalid."""
-    try:
-        wish = msgspec.json.decode(body, type=_Wish)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestInvalid(f"the body: {error}") from error
     changes = {}
     if wish.free_credits_amount is not None:
         changes[FREE_AMOUNT] = _show_usd(_check_amount(wish.free_credits_amount))
@@ -92,7 +99,8 @@ def _check_days(days: int) -> int:
 async def _write(who: Caller, changes: Mapping[str, str]) -> None:
     auditor = services().auditor
     async with services().database.as_operator("change the configuration").transaction() as connection:
-        await write_configuration(connection, changes)
+        if not await write_configuration(connection, changes, who.actor):
+            return
         entity = ("configuration", "billing")
         entry = auditor.build_entry(
             "billing_configuration_changed", "success", actor=who.actor, entity=entity, values=changes
@@ -100,19 +108,15 @@ async def _write(who: Caller, changes: Mapping[str, str]) -> None:
         await auditor.log.append(connection, entry)
 
 
-def _describe_tier(tier: FeeTier) -> _Tier:
+def _describe_tier(tier: FeeTier) -> FeeTierAnswer:
     end = None if tier.max_usd is None else f"{tier.max_usd:f}"
-    return _Tier(f"{tier.min_usd:f}", end, f"{tier.fee_rate:f}", tier.label)
+    return FeeTierAnswer(f"{tier.min_usd:f}", end, f"{tier.fee_rate:f}", tier.label)
 
 
-def _describe_free_credits(terms: Terms) -> _FreeCredits:
-    return _FreeCredits(_show_usd(terms.free_credits_usd), terms.free_credits_days)
+def _describe_free_credits(terms: Terms) -> FreeCreditsAnswer:
+    return FreeCreditsAnswer(_show_usd(terms.free_credits_usd), terms.free_credits_days)
 
 
 def _show_usd(amount: Decimal) -> str:
     """With cents, and with more places only where it has them."""
     return f"{amount:.2f}" if amount == amount.quantize(CENT) else f"{amount.normalize():f}"
-
-
-def _as_json(body: Any) -> Response:
-    return Response(msgspec.json.encode(body), content_type="application/json")

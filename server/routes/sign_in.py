@@ -1,7 +1,8 @@
 """Signing in: what the browser passes through, and what the app asks meanwhile."""
 
 import secrets
-from typing import Any
+from typing import Literal
+from uuid import UUID
 
 import msgspec
 from quart import Blueprint, Response, g, request
@@ -18,6 +19,7 @@ from server.auth.sign_in import Session
 from server.circumstances import circumstances
 from server.errors import RequestInvalid, ServerError, SignInRefused, describe_status
 from server.guard import access
+from server.operations import EMPTY, Content, decode_body, operation, read_body
 from server.pages import (
     ADVICE,
     NO_STORE,
@@ -39,8 +41,11 @@ blueprint = Blueprint("sign_in", __name__)
 browser = Blueprint("browser", __name__, url_prefix="/auth/auth0")
 
 
-class FinalizeBody(msgspec.Struct):
-    """The issuer's access token has the name that the shipped apps give it, or the right one; both spellings count."""
+class FinalizeLoginWish(msgspec.Struct):
+    """The issuer's access token has the name that the shipped apps give it, or the right one; both spellings count.
+    With a refresh token of the issuer's, who is signed in stays so for longer. `device_id` is a UUID: the token that
+    you get counts on that device alone.
+    """
 
     auth0_id_token: str | None = None
     auth0_access_token: str | None = None
@@ -50,6 +55,30 @@ class FinalizeBody(msgspec.Struct):
     auth0RefreshToken: str | None = None  # noqa: N815 - the wire's name
     device_id: str | None = None
     deviceId: str | None = None  # noqa: N815 - the wire's name
+
+
+class SignInCodeAnswer(msgspec.Struct, rename="camel"):
+    """The issuer's code, which the app exchanges with the issuer, and the word that the app began with."""
+
+    status: Literal["ready"]
+    authorization_code: str
+    tauri_csrf_token: str
+
+
+class UserAnswer(msgspec.Struct):
+    id: UUID
+    email: str
+    name: str | None
+    role: str
+
+
+class SessionAnswer(msgspec.Struct, rename="camel"):
+    """`token` goes into the header `Authorization` of every other request."""
+
+    user: UserAnswer
+    token: str
+    token_type: Literal["Bearer"]
+    expires_in: int
 
 
 @browser.get("/initiate-login")
@@ -93,38 +122,54 @@ async def tell_browser(error: Exception) -> Response:
     return await answer_error(error)
 
 
+class PollQuery(msgspec.Struct):
+    """`pid` is what the app made up for this login."""
+
+    pid: UUID
+
+
 @blueprint.get("/auth0/poll-status")
 @access(is_public=True)
-async def poll_status() -> Response:
-    """Each login has a budget of its own, for an app polls twenty times a minute and many share an address."""
+@operation(
+    "Ask whether a login has come back",
+    query=PollQuery,
+    answers={
+        200: Content(SignInCodeAnswer),
+        204: Content(media_type=EMPTY, description="Not yet: ask again in some seconds."),
+    },
+    is_counted=True,
+)
+async def poll_status() -> SignInCodeAnswer | Response | None:
+    """What the issuer has told the browser, once. 400 says that the login went wrong, and why."""
+    # Each login has a budget of its own, for an app polls twenty times a minute and many share an address.
     pid = read_polling_id(request.args)
     limits = services().limits
     polls = [(limits.budgets.polls, pid), (limits.budgets.poll_floods, "")]
     g.verdict = await limits.take_for_address(circumstances().address, polls)
     result = await services().sign_in.states.read_result(pid)
     if result is None:
-        return Response(b"", 204, headers=NO_STORE)
+        return None
     if result.code is None:
         return encode_problem(describe_status(400, result.error or ADVICE))
-    return as_json({"status": "ready", "authorizationCode": result.code, "tauriCsrfToken": result.csrf})
+    return SignInCodeAnswer("ready", result.code, result.csrf)
 
 
 @blueprint.post("/auth0/finalize-login")
 @access(is_public=True, budget="sign_ins")
-async def finalize_login() -> Response:
-    body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
-    token, refresh_token, device_id = read_finalize_body(body)
-    return tell_session(await services().sign_in.finalize(token, refresh_token, device_id))
+@operation("Sign in with the issuer's token", body=FinalizeLoginWish)
+async def finalize_login() -> SessionAnswer:
+    """Takes the access token that the issuer gave for the code, and gives a token of this server. 401 says that it does
+    not hold, or that its person may not come in.
+    """
+    token, refresh_token, device_id = read_finalize_body(await read_body())
+    return describe_session(await services().sign_in.finalize(token, refresh_token, device_id))
 
 
 def read_finalize_body(body: bytes) -> tuple[str, str | None, str | None]:
     """The issuer's access token, its refresh token, and the device's id in lower case. Raises RequestInvalid, naming
     the member.
     """
-    try:
-        found = msgspec.json.decode(body or b"{}", type=FinalizeBody)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestInvalid(f"the body: {error}") from error
+    found = decode_body(body or b"{}", FinalizeLoginWish)
     token = found.auth0_id_token or found.auth0_access_token or found.auth0IdToken or found.auth0AccessToken
     if not token:
         raise RequestInvalid("auth0_id_token: is missing; send the issuer's access token")
@@ -134,20 +179,10 @@ def read_finalize_body(body: bytes) -> tuple[str, str | None, str | None]:
     return token, refresh_token, _read_device_id(found.device_id or found.deviceId)
 
 
-def tell_session(session: Session) -> Response:
+def describe_session(session: Session) -> SessionAnswer:
     user = session.user
-    return as_json(
-        {
-            "user": {"id": str(user.id), "email": user.email, "name": user.name, "role": user.role},
-            "token": session.token,
-            "tokenType": "Bearer",
-            "expiresIn": session.expires_in_seconds,
-        }
-    )
-
-
-def as_json(body: Any) -> Response:
-    return Response(msgspec.json.encode(body), headers=NO_STORE, content_type="application/json")
+    shown = UserAnswer(user.id, user.email, user.name, user.role)
+    return SessionAnswer(shown, session.token, "Bearer", session.expires_in_seconds)
 
 
 def _read_device_id(text: str | None) -> str | None:

@@ -6,12 +6,13 @@ from typing import Literal
 from uuid import UUID
 
 import msgspec
-from quart import Blueprint, Response, request
+from quart import Blueprint
 
 from server.auth.callers import Caller
-from server.billing.wire import encode, read_body, read_usd, show_time, show_usd
+from server.billing.wire import read_usd, show_time, show_usd
 from server.errors import ArgumentInvalid, NotFound
 from server.guard import access, caller
+from server.operations import operation
 from server.services import services
 from storage.audit import AuditEntry
 from storage.spending_limits import NewLimit, SpendingLimit, remove_spending_limit, set_spending_limit
@@ -23,7 +24,7 @@ MAX_PERCENT = 100
 blueprint = Blueprint("spending_limits", __name__, url_prefix="/api/billing/spending-limits")
 
 
-class _Wish(msgspec.Struct, rename="camel"):
+class SpendingLimitWish(msgspec.Struct, rename="camel"):
     """Without a key, or with null, it is for all that the user spends. The limit is a number, or one in a string."""
 
     period: Literal["day", "month"]
@@ -32,7 +33,7 @@ class _Wish(msgspec.Struct, rename="camel"):
     alert_percents: list[int] | None = None
 
 
-class _Limit(msgspec.Struct, rename="camel"):
+class SpendingLimitAnswer(msgspec.Struct, rename="camel"):
     """Numbers of US dollars. `percent` is how much of the limit was spent; times are UTC."""
 
     id: UUID
@@ -50,41 +51,46 @@ class _Limit(msgspec.Struct, rename="camel"):
     updated_at: str
 
 
+class SpendingLimitsAnswer(msgspec.Struct):
+    limits: Sequence[SpendingLimitAnswer]
+
+
 @blueprint.get("")
-async def show() -> Response:
+@operation("List your spending limits")
+async def show() -> SpendingLimitsAnswer:
     limits = await services().billing.spending_limits.list(caller().user_id)
-    return _as_json({"limits": [_describe(limit) for limit in limits]})
+    return SpendingLimitsAnswer([_describe(limit) for limit in limits])
 
 
 @blueprint.put("")
 @access(is_for_people=True)
-async def save() -> Response:
+@operation("Limit your spending")
+async def save(body: SpendingLimitWish) -> SpendingLimitAnswer:
     """Sets or replaces the limit of that key and period. It may be below what was spent: then nothing more is until
-    the period ends. Safe to repeat. Raises ApiKeyUnknown.
+    the period ends. Safe to repeat.
     """
     who = caller()
-    wish = read_wish(await request.get_data(cache=False, as_text=False, parse_form_data=False))
+    wish = check_wish(body)
     async with services().database.as_operator("set a spending limit").transaction() as connection:
         limit = await set_spending_limit(connection, who.user_id, wish)
         await services().auditor.log.append(connection, _build_entry(who, "spending_limit_updated", limit))
-    return _as_json(_describe(limit))
+    return _describe(limit)
 
 
 @blueprint.delete("/<uuid:limit_id>")
 @access(is_for_people=True)
-async def remove(limit_id: UUID) -> Response:
+@operation("Remove a spending limit")
+async def remove(limit_id: UUID) -> None:
     who = caller()
     async with services().database.as_operator("remove a spending limit").transaction() as connection:
         limit = await remove_spending_limit(connection, who.user_id, limit_id)
         if limit is None:
             raise NotFound("you have no such spending limit; GET /api/billing/spending-limits lists yours")
         await services().auditor.log.append(connection, _build_entry(who, "spending_limit_removed", limit))
-    return Response(status=204)
 
 
-def read_wish(body: bytes) -> NewLimit:
-    """Raises RequestInvalid and ArgumentInvalid."""
-    wish = read_body(body, _Wish)
+def check_wish(wish: SpendingLimitWish) -> NewLimit:
+    """Raises ArgumentInvalid."""
     limit = read_usd("limitUsd", wish.limit_usd, Decimal(0), MAX_LIMIT_USD)
     percents = wish.alert_percents
     if percents is not None:
@@ -107,8 +113,8 @@ def _build_entry(who: Caller, action: str, limit: SpendingLimit) -> AuditEntry:
     )
 
 
-def _describe(limit: SpendingLimit) -> _Limit:
-    return _Limit(
+def _describe(limit: SpendingLimit) -> SpendingLimitAnswer:
+    return SpendingLimitAnswer(
         id=limit.id,
         api_key_id=limit.api_key_id,
         period=limit.period,
@@ -123,7 +129,3 @@ def _describe(limit: SpendingLimit) -> _Limit:
         created_at=show_time(limit.created_at),
         updated_at=show_time(limit.updated_at),
     )
-
-
-def _as_json(body: object) -> Response:
-    return Response(encode(body), content_type="application/json")

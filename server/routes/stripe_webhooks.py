@@ -4,12 +4,13 @@ import logging
 import time
 
 import msgspec
-from quart import Blueprint, Response, request
+from quart import Blueprint, request
 
 from server.billing.event_reading import Event, find_other_mode, read_event
 from server.billing.event_signature import verify
 from server.errors import StripeNotConfigured
 from server.guard import access
+from server.operations import operation, read_body
 from server.services import services
 
 blueprint = Blueprint("stripe_webhooks", __name__)
@@ -17,23 +18,33 @@ blueprint = Blueprint("stripe_webhooks", __name__)
 logger = logging.getLogger(__name__)
 
 
+class StripeEvent(msgspec.Struct):
+    """More is read and nothing else of it is believed: https://docs.stripe.com/api/events/object"""
+
+    id: str
+    type: str
+
+
+class StripeEventAnswer(msgspec.Struct):
+    received: bool = True
+
+
 @blueprint.post("/webhooks/stripe")
 @access(is_public=True, budget="webhooks")
-async def receive() -> Response:
-    """Any other answer than this 200 makes Stripe send the event again, for three days: so it is a 503 while PostgreSQL
-    is away, and while Redis is, for then nobody counts who calls here.
-
-    Raises SignatureInvalid, RequestInvalid, StripeNotConfigured and StorageError.
+@operation("Receive an event of Stripe", body=StripeEvent)
+async def receive() -> StripeEventAnswer:
+    """For Stripe alone: the header `Stripe-Signature` proves that the event is its. The answer says that the event is
+    stored; after any other answer Stripe sends it again, for three days.
     """
     settings = services().billing.settings
     if settings.secret_key is None:
         raise StripeNotConfigured("this server sells nothing: STRIPE_SECRET_KEY and STRIPE_WEBHOOK_SECRET are not set")
-    payload = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+    payload = await read_body()
     verify(payload, request.headers.get("Stripe-Signature"), settings.webhook_secrets, time.time())
     event = read_event(payload)
     if _is_of_our_mode(event, settings.secret_key):
         await services().billing.inbox.take(event.id, event.type, payload)
-    return Response(msgspec.json.encode({"received": True}), 200, content_type="application/json")
+    return StripeEventAnswer()
 
 
 def _is_of_our_mode(event: Event, secret_key: str) -> bool:

@@ -5,12 +5,13 @@ from decimal import Decimal
 from typing import get_args
 
 import msgspec
-from quart import Blueprint, Response, request
+from quart import Blueprint, request
 
 from proxy.routing import Model
-from server.billing.wire import encode, read_period
+from server.billing.wire import PeriodQuery, read_period
 from server.errors import RequestInvalid
 from server.guard import caller
+from server.operations import operation
 from server.services import services
 from storage.api_keys import ApiKey
 from storage.usage import Grouping, UsageGroup, sum_up
@@ -23,8 +24,8 @@ WITHOUT_KEY = "Signed in"
 blueprint = Blueprint("usage", __name__, url_prefix="/api/billing")
 
 
-class _Totals(msgspec.Struct, rename="camel"):
-    """Numbers. Input is the whole prompt; what was cached of it, read or written, is also told alone."""
+class UsageTotals(msgspec.Struct, rename="camel"):
+    """Costs in US dollars. Input is the whole prompt; what was cached of it, read or written, is also told alone."""
 
     total_cost: Decimal
     total_requests: int
@@ -34,51 +35,68 @@ class _Totals(msgspec.Struct, rename="camel"):
     total_duration_ms: int
 
 
-class _OfModel(_Totals, rename="camel"):
+class ModelUsage(UsageTotals, rename="camel"):
+    """What one model was used for."""
+
     service_name: str
     model_display_name: str
     provider_code: str
 
 
-class _Summary(msgspec.Struct, rename="camel"):
-    detailed_usage: Sequence[_OfModel]
-    summary: _Totals
+class UsageSummary(msgspec.Struct, rename="camel"):
+    """The dearest models first."""
+
+    detailed_usage: Sequence[ModelUsage]
+    summary: UsageTotals
 
 
-class _Group(_Totals, rename="camel"):
+class UsageOfGroup(UsageTotals, rename="camel"):
     """`key` is null for what has none; `label` is for people."""
 
     key: str | None
     label: str
 
 
-class _Breakdown(msgspec.Struct, rename="camel"):
-    group_by: str
-    groups: Sequence[_Group]
-    summary: _Totals
+class UsageBreakdown(msgspec.Struct, rename="camel"):
+    """Days stand in their order, other groups by their cost."""
+
+    group_by: Grouping
+    groups: Sequence[UsageOfGroup]
+    summary: UsageTotals
+
+
+class BreakdownQuery(PeriodQuery):
+    group_by: Grouping = "model"
 
 
 @blueprint.get("/usage-summary")
-async def show_summary() -> Response:
-    """`?start_date=&end_date=`, both as RFC 3339 has it and included: the calls that ended then, the dearest models
-    first.
-    """
-    start, end = read_period(request.args)
-    groups = await services().billing.usage.group(caller().user_id, start, end, "model")
+@operation("Show your usage by model", query=PeriodQuery)
+async def show_summary() -> UsageSummary:
+    """What the calls that ended in a time have used and cost. Both ends of the time belong to it."""
+    period = read_period(request.args)
+    groups = await services().billing.usage.group(caller().user_id, period.start_date, period.end_date, "model")
     models = services().catalogue.models
     shown = [_describe_model(group, models.get(group.key or "")) for group in groups]
-    return _as_json(_Summary(shown, _describe_totals(sum_up(groups))))
+    return UsageSummary(shown, _describe_totals(sum_up(groups)))
 
 
 @blueprint.get("/usage/breakdown")
-async def show_breakdown() -> Response:
-    """The same, with `group_by=model|provider|day|task|key`; days are those of UTC, in their order."""
-    start, end = read_period(request.args)
-    by = read_grouping(request.args)
-    groups = await services().billing.usage.group(caller().user_id, start, end, by)
-    label = await _find_labels(by)
+@operation("Show your usage in groups", query=BreakdownQuery)
+async def show_breakdown() -> UsageBreakdown:
+    """What the calls that ended in a time have used and cost, by whatever else they are told apart. Days are those of
+    UTC.
+    """
+    wish = read_breakdown(request.args)
+    groups = await services().billing.usage.group(caller().user_id, wish.start_date, wish.end_date, wish.group_by)
+    label = await _find_labels(wish.group_by)
     shown = [_describe_group(group, label(group.key)) for group in groups]
-    return _as_json(_Breakdown(by, shown, _describe_totals(sum_up(groups))))
+    return UsageBreakdown(wish.group_by, shown, _describe_totals(sum_up(groups)))
+
+
+def read_breakdown(query: Mapping[str, str]) -> BreakdownQuery:
+    """Raises RequestInvalid, naming the parameter."""
+    period = read_period(query)
+    return BreakdownQuery(period.start_date, period.end_date, read_grouping(query))
 
 
 def read_grouping(query: Mapping[str, str]) -> Grouping:
@@ -107,10 +125,10 @@ async def _find_labels(by: Grouping) -> Callable[[str | None], str]:
     return lambda key: key or UNKNOWN
 
 
-def _describe_model(group: UsageGroup, model: Model | None) -> _OfModel:
+def _describe_model(group: UsageGroup, model: Model | None) -> ModelUsage:
     """A model that is offered no more goes by its id."""
     model_id = group.key or UNKNOWN
-    return _OfModel(
+    return ModelUsage(
         *_list_totals(group),
         service_name=model_id,
         model_display_name=model.name if model else model_id,
@@ -118,12 +136,12 @@ def _describe_model(group: UsageGroup, model: Model | None) -> _OfModel:
     )
 
 
-def _describe_group(group: UsageGroup, label: str) -> _Group:
-    return _Group(*_list_totals(group), key=group.key, label=label)
+def _describe_group(group: UsageGroup, label: str) -> UsageOfGroup:
+    return UsageOfGroup(*_list_totals(group), key=group.key, label=label)
 
 
-def _describe_totals(group: UsageGroup) -> _Totals:
-    return _Totals(*_list_totals(group))
+def _describe_totals(group: UsageGroup) -> UsageTotals:
+    return UsageTotals(*_list_totals(group))
 
 
 def _list_totals(group: UsageGroup) -> tuple[Decimal, int, int, int, int, int]:
@@ -135,7 +153,3 @@ def _list_totals(group: UsageGroup) -> tuple[Decimal, int, int, int, int, int]:
         group.cached_tokens,
         group.duration_ms,
     )
-
-
-def _as_json(body: object) -> Response:
-    return Response(encode(body), content_type="application/json")

@@ -16,7 +16,7 @@ from server.billing.statements import (
     describe_stats,
     describe_transactions,
 )
-from server.billing.wire import encode
+from server.operations import encode_answer
 from storage.history import Entry, Page, Totals
 
 USER = UUID(int=1)
@@ -61,7 +61,7 @@ TOTALS = Totals(9, *map(Decimal, ("6.5", "8", "-1", "0.5", "-2", "2", "-1")))
 
 def show(described: object) -> Any:
     """As it goes out, with money exactly as it is written."""
-    return json.loads(encode(described), parse_float=Decimal)
+    return json.loads(encode_answer(described), parse_float=Decimal)
 
 
 def test_a_charge_in_the_history_is_what_the_desktop_decodes() -> None:

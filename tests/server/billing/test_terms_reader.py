@@ -16,7 +16,7 @@ async def test_a_change_counts_at_once_and_the_rest_is_the_default(database_url:
         reader = TermsReader(Configuration(database), default)
         assert await reader.read() == default
         async with database.as_operator("test").transaction() as connection:
-            await write_configuration(connection, {"billing_max_credit_purchase": "50", "another": 1})
+            await write_configuration(connection, {"billing_max_credit_purchase": "50", "another": 1}, "test")
         assert await reader.read() == Terms(free_credits_usd=Decimal("0.25"), max_purchase_usd=Decimal(50))
 
 
@@ -27,6 +27,6 @@ async def test_a_value_of_no_use_is_told_once_and_again_when_it_is_another(
         reader = TermsReader(Configuration(database), Terms())
         for value in ("much", 0):
             async with database.as_operator("test").transaction() as connection:
-                await write_configuration(connection, {"billing_max_credit_purchase": value})
+                await write_configuration(connection, {"billing_max_credit_purchase": value}, "test")
             assert [await reader.read() for _ in range(2)] == [Terms()] * 2
     assert [vars(record)["key"] for record in caplog.records] == ["billing_max_credit_purchase"] * 2

@@ -3,14 +3,11 @@
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
-import msgspec
 import pytest
 
 from server.billing.wire import (
     MAX_OFFSET,
     PageWish,
-    encode,
-    read_body,
     read_page,
     read_period,
     read_usd,
@@ -21,11 +18,6 @@ from server.billing.wire import (
 from server.errors import ArgumentInvalid, RequestInvalid
 
 NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)
-
-
-@pytest.mark.parametrize("text", ["0.000001", "-12.340000", "0.1", "999999999999.999999", "0"])
-def test_a_decimal_is_a_number_with_all_its_places(text: str) -> None:
-    assert encode({"amount": Decimal(text)}) == b'{"amount":%s}' % text.encode()
 
 
 def test_a_string_of_dollars_has_six_places() -> None:
@@ -76,7 +68,7 @@ def test_what_is_no_page_is_refused_by_name(query: dict[str, str]) -> None:
     ],
 )
 def test_a_time_may_come_with_its_plus_sign_read_as_a_space(text: str) -> None:
-    assert read_period({"start_date": text, "end_date": "9999-12-31T23:59:59.999999999Z"})[0] == NOON
+    assert read_period({"start_date": text, "end_date": "9999-12-31T23:59:59.999999999Z"}).start_date == NOON
 
 
 @pytest.mark.parametrize(
@@ -112,9 +104,3 @@ def test_dollars_within_the_bounds_are_taken(amount: str) -> None:
 def test_dollars_out_of_the_bounds_are_refused_by_name(amount: str) -> None:
     with pytest.raises(ArgumentInvalid, match=r"^amount: from -5 to 5 US dollars"):
         read_usd("amount", Decimal(amount), Decimal(-5), Decimal(5))
-
-
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"amount": true}', b'{"amount": "x"}', b"\xff", b"[" * 5000])
-def test_a_body_that_is_not_of_the_form_is_refused(body: bytes) -> None:
-    with pytest.raises(RequestInvalid, match=r"^the body: "):
-        read_body(body, msgspec.defstruct("Wish", [("amount", Decimal)]))

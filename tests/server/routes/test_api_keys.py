@@ -7,7 +7,8 @@ import pytest
 
 from server.auth.callers import Caller
 from server.errors import NotAllowed
-from server.routes.api_keys import build_key, read_wish
+from server.operations import decode_body
+from server.routes.api_keys import ApiKeyWish, build_key, check_wish
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -29,7 +30,8 @@ def build_caller(*scopes: str, role: str = "user") -> Caller:
 )
 def test_a_key_can_do_no_more_than_whoever_makes_it(role: str, asked: str, is_allowed: bool) -> None:
     who = build_caller("read", "write", role=role)
-    wish = read_wish(b'{"label": "laptop", "scopes": %s}' % asked.encode())
+    body = b'{"label": "laptop", "scopes": %s}' % asked.encode()
+    wish = check_wish(decode_body(body, ApiKeyWish))
     if is_allowed:
         assert set(build_key(who, wish, ("k" * 64, "secret"), NOW).scopes) <= who.scopes | {"admin"}
     else:

@@ -11,9 +11,9 @@ import pytest
 
 from server.billing.customers import Customers
 from server.billing.terms import PurchaseRefused, Terms
-from server.billing.wire import read_body
 from server.errors import ArgumentInvalid, RequestInvalid
-from server.routes.auto_top_off import Wish, read_settings
+from server.operations import decode_body
+from server.routes.auto_top_off import TopOffWish, read_settings
 from server.services import use_services
 from storage.accounts import User
 from storage.billing_customers import BillingCustomers, TopOffSettings
@@ -26,7 +26,7 @@ OFF = {"enabled": False, "threshold": None, "amount": None}
 
 
 def read(body: bytes) -> TopOffSettings:
-    return read_settings(read_body(body, Wish), Terms())
+    return read_settings(decode_body(body, TopOffWish), Terms())
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_what_is_off_keeps_what_could_be(values: str, threshold: Decimal | None,
 )
 def test_what_is_not_of_the_form_is_refused(body: bytes) -> None:
     with pytest.raises(RequestInvalid):
-        read_body(body, Wish)
+        decode_body(body, TopOffWish)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from server.billing.checkout import Checkout
 from server.billing.customers import Customers
 from server.billing.payments import Payments
 from server.errors import RequestInvalid
-from server.routes.checkout import read_amount
+from server.operations import decode_body
+from server.routes.checkout import CreditPurchaseWish
 from server.services import use_services
 from storage.accounts import User
 from storage.billing_customers import BillingCustomers
@@ -122,7 +123,7 @@ async def make_key(served: Served, user: User) -> str:
     ],
 )
 def test_an_amount_is_read_exactly_as_it_is_written(body: bytes, amount: str) -> None:
-    assert str(read_amount(body)) == str(Decimal(amount))
+    assert str(decode_body(body, CreditPurchaseWish).amount) == str(Decimal(amount))
 
 
 @pytest.mark.parametrize(
@@ -131,4 +132,4 @@ def test_an_amount_is_read_exactly_as_it_is_written(body: bytes, amount: str) ->
 )
 def test_a_body_without_an_amount_is_refused(body: bytes) -> None:
     with pytest.raises(RequestInvalid):
-        read_amount(body)
+        decode_body(body, CreditPurchaseWish)

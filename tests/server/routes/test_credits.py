@@ -11,7 +11,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from server.errors import ArgumentInvalid, RequestInvalid
-from server.routes.credits import read_adjustment, read_refund
+from server.operations import decode_body
+from server.routes.credits import AdjustmentWish, RefundWish, check_adjustment, check_refund
 from storage.accounts import User
 from tests.server.served import Answer, Served, open_served, token_headers
 from tests.storage.calls import build_hold, build_settlement
@@ -211,6 +212,10 @@ async def test_whoever_is_no_administrator_changes_nothing(served: Served) -> No
 WISH = build_wish(UUID(int=1))
 
 
+def read_adjustment(wish: dict[str, object], header_key: str | None) -> AdjustmentWish:
+    return check_adjustment(decode_body(json.dumps(wish).encode(), AdjustmentWish), header_key)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -233,17 +238,17 @@ WISH = build_wish(UUID(int=1))
 )
 def test_an_adjustment_that_cannot_be_is_refused(change: dict[str, object]) -> None:
     with pytest.raises((RequestInvalid, ArgumentInvalid)):
-        read_adjustment(json.dumps({**WISH, **change}).encode(), "key" if "another" in change.values() else None)
+        read_adjustment({**WISH, **change}, "key" if "another" in change.values() else None)
 
 
 def test_an_adjustment_without_a_key_gets_one_of_its_own() -> None:
-    first, second = (read_adjustment(json.dumps(WISH).encode(), None) for _ in range(2))
+    first, second = (read_adjustment(WISH, None) for _ in range(2))
     assert first.idempotency_key
     assert first.idempotency_key != second.idempotency_key
-    assert read_adjustment(json.dumps(WISH).encode(), "mine").idempotency_key == "mine"
+    assert read_adjustment(WISH, "mine").idempotency_key == "mine"
 
 
 def test_a_refund_wants_a_reason() -> None:
-    assert read_refund(b'{"request_id": "%s", "description": " x "}' % str(UUID(int=1)).encode()).description == "x"
+    assert check_refund(RefundWish(UUID(int=1), " x ")).description == "x"
     with pytest.raises(RequestInvalid, match="description"):
-        read_refund(b'{"request_id": "%s", "description": ""}' % str(UUID(int=1)).encode())
+        check_refund(RefundWish(UUID(int=1), ""))

@@ -10,7 +10,7 @@ import pytest
 
 from server.auth.credentials import hash_api_key
 from server.errors import RequestInvalid
-from server.routes.payment_methods import describe_customer, read_page, show_paid
+from server.routes.payment_methods import InvoicesQuery, describe_customer, read_query, show_paid
 from storage.accounts import User
 from storage.api_keys import NewKey, make_api_key
 from storage.billing_customers import BillingCustomers
@@ -211,7 +211,7 @@ async def test_a_server_that_sells_nothing_says_so(database_url: str, redis_url:
     ],
 )
 def test_a_page_is_brought_into_its_bounds(arguments: dict[str, str], page: tuple[int, str | None]) -> None:
-    assert read_page(arguments) == page
+    assert read_query(arguments) == InvoicesQuery(*page)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_a_page_is_brought_into_its_bounds(arguments: dict[str, str], page: tupl
 )
 def test_a_page_that_is_none_is_refused(arguments: dict[str, str]) -> None:
     with pytest.raises(RequestInvalid):
-        read_page(arguments)
+        read_query(arguments)
 
 
 @pytest.mark.parametrize(

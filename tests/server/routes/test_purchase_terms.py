@@ -8,13 +8,19 @@ import pytest
 
 from server.billing.terms import FREE_AMOUNT, FREE_DAYS
 from server.errors import ArgumentInvalid, RequestInvalid
-from server.routes.purchase_terms import read_changes
+from server.operations import decode_body
+from server.routes import purchase_terms
+from server.routes.purchase_terms import FreeCreditsWish
 from storage.configuration import write_configuration
 from tests.server.served import Answer, Served, open_served, token_headers
 
 TIERS = "/api/billing/credits/purchase-fee-tiers"
 CONFIGURATION = "/api/config/billing"
 CHANGED = "billing_configuration_changed"
+
+
+def read_changes(body: bytes) -> dict[str, str]:
+    return purchase_terms.read_changes(decode_body(body, FreeCreditsWish))
 
 
 @pytest.fixture
@@ -30,7 +36,7 @@ async def ask(served: Served, method: str, path: str, body: bytes = b"", role: s
 
 async def write(served: Served, **values: object) -> None:
     async with served.services.database.as_operator("test").transaction() as connection:
-        await write_configuration(connection, values)
+        await write_configuration(connection, values, "system")
 
 
 async def list_changes(served: Served) -> list[Any]:
@@ -69,6 +75,7 @@ async def test_an_administrator_changes_it_and_the_audit_log_says_who(served: Se
         FREE_AMOUNT: "3.50",
         FREE_DAYS: "30",
     }
+    assert served.services.live.configuration[FREE_DAYS] == "30"
     ((entry,),) = [[row.entry for row in await served.services.auditor.log.find_latest(None, CHANGED, 10)]]
     assert entry.actor.startswith("user:")
     assert (entry.entity_type, entry.entity_id, entry.status) == ("configuration", "billing", "success")
@@ -79,6 +86,13 @@ async def test_one_member_leaves_the_other_as_it_is(served: Served) -> None:
     body = b'{"freeCreditsAmount": null, "freeCreditsExpiryDays": 365}'
     answer = await ask(served, "PUT", CONFIGURATION, body, role="admin")
     assert answer.json == {"freeCreditsAmount": "2.00", "freeCreditsExpiryDays": 365}
+    assert await list_changes(served) == [{FREE_DAYS: "365"}]
+
+
+async def test_the_same_again_is_no_change(served: Served) -> None:
+    for _ in range(2):
+        answer = await ask(served, "PUT", CONFIGURATION, b'{"freeCreditsExpiryDays": 365}', role="admin")
+        assert (answer.status, answer.json["freeCreditsExpiryDays"]) == (200, 365)
     assert await list_changes(served) == [{FREE_DAYS: "365"}]
 
 

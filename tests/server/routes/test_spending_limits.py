@@ -11,7 +11,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from server.errors import ArgumentInvalid, RequestInvalid
-from server.routes.spending_limits import read_wish
+from server.operations import decode_body
+from server.routes.spending_limits import SpendingLimitWish, check_wish
 from storage.accounts import User
 from storage.spending_limits import NewLimit
 from tests.server.served import Answer, Served, open_served, token_headers
@@ -131,11 +132,12 @@ async def test_nobody_limits_or_frees_somebody_else(served: Served) -> None:
 )
 def test_a_limit_that_cannot_be_is_refused(change: dict[str, object]) -> None:
     with pytest.raises((RequestInvalid, ArgumentInvalid)):
-        read_wish(json.dumps({"period": "day", "limitUsd": 1, **change}).encode())
+        check_wish(decode_body(json.dumps({"period": "day", "limitUsd": 1, **change}).encode(), SpendingLimitWish))
 
 
 def test_what_a_limit_leaves_open_has_its_usual_value() -> None:
     key_id = uuid4()
-    assert read_wish(b'{"period": "month", "limitUsd": 0.1, "more": 1}') == NewLimit(None, "month", Decimal("0.1"))
+    body = b'{"period": "month", "limitUsd": 0.1, "more": 1}'
+    assert check_wish(decode_body(body, SpendingLimitWish)) == NewLimit(None, "month", Decimal("0.1"))
     body = b'{"period": "day", "limitUsd": 0, "apiKeyId": "%s", "alertPercents": []}' % str(key_id).encode()
-    assert read_wish(body) == NewLimit(key_id, "day", Decimal(0), [])
+    assert check_wish(decode_body(body, SpendingLimitWish)) == NewLimit(key_id, "day", Decimal(0), [])
