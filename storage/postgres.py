@@ -58,7 +58,7 @@ async def open_database(url: str, *, size: int) -> AsyncIterator["Database"]:
 
     Raises DatabaseUnavailable if the first connection cannot be made; the message says what to check.
     """
-    pool = _Pool(_read_url(url), size)
+    pool = _Pool(read_conninfo(url), size)
     try:
         async with pool.lend():
             pass
@@ -276,13 +276,20 @@ def _is_overload(error: psycopg.Error) -> bool:
     return (error.sqlstate or "")[:2] in {"40", "53"} or error.sqlstate in {"55P03", "57014"}
 
 
-def _read_url(url: str) -> str:
-    try:
-        settings = conninfo_to_dict(url)
-    except psycopg.Error:
-        # The error repeats parts of the URL, perhaps the password.
-        raise DatabaseUnavailable(
-            "DATABASE_URL is not a connection string: postgresql://role:password@host:5432/database"
-        ) from None
+def read_conninfo(url: str) -> str:
+    """How a session of ours connects. Raises DatabaseUnavailable if the URL is none."""
+    settings = read_url("DATABASE_URL", url)
     options = f"{SESSION_OPTIONS} {settings.get('options') or ''}".rstrip()
     return make_conninfo("", **{**CONNECTION_DEFAULTS, **settings, "options": options})
+
+
+def read_url(name: str, url: str) -> dict[str, Any]:
+    """What the URL in that setting says. Raises DatabaseUnavailable if it is none; psycopg's own error would repeat it,
+    perhaps with the password.
+    """
+    try:
+        return conninfo_to_dict(url)
+    except psycopg.Error:
+        raise DatabaseUnavailable(
+            f"{name} is not a connection string: postgresql://role:password@host:5432/database"
+        ) from None

@@ -4,11 +4,12 @@ psycopg speaks the protocol in generators that say which readiness they wait for
 what Trio asks for: a cancelled statement is cancelled on the server, and what must end, ends under a shield.
 """
 
+from collections import deque
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, closing, suppress
 from decimal import Decimal
 from types import TracebackType
-from typing import Any, LiteralString, NoReturn, Self, TypeVar
+from typing import Any, LiteralString, NoReturn, Self, TypeVar, cast
 
 import psycopg
 import trio
@@ -199,6 +200,20 @@ class TrioConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
             await _finish_moving(steps)
             return
         raise errors.CancellationTimeout("cancellation timeout expired")
+
+    async def wait_notified(self) -> list[str]:
+        """The payloads of notifications, one or more: those that came while statements ran, else the next that come.
+
+        Cancelling it loses none. Raises psycopg.OperationalError if the connection is lost.
+        """
+        async with self.lock:
+            # psycopg's handler puts there whatever it meets; None only while `notifies()` holds the lock.
+            backlog = cast("deque[psycopg.Notify]", self._notifies_backlog)
+            while not backlog:
+                await self.wait(generators.notifies(self.pgconn))
+            payloads = [notification.payload for notification in backlog]
+            backlog.clear()
+            return payloads
 
     @asynccontextmanager
     async def transaction(
