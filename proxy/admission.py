@@ -7,7 +7,7 @@ from uuid import UUID, uuid4, uuid5
 import trio
 
 from proxy.chat import ChatRequest
-from proxy.errors import ContextWindowExceeded
+from proxy.errors import ContextWindowExceeded, RequestNotSupported
 from proxy.ledger import Hold
 from proxy.media import check_media
 from proxy.pricing import check_priced, count_searches, encode_price, find_extras, worst_cost_usd
@@ -66,6 +66,7 @@ async def admit(
     """Validate and translate completely, and compute the worst case. Raises what `Gateway.open_chat` says."""
     routes = find_routes(models, upstreams, request.model, user_id)
     route, model = routes[0], routes[0].model
+    _check_chats(model)
     check_media(request, route)
     check_priced(model.price, request)
     tokenizer = find_tokenizer(route.targets[0].provider_model)
@@ -90,6 +91,11 @@ async def admit(
     )
     estimated_tokens = worst_prompt_tokens + min(max_output, EXPECTED_OUTPUT_TOKENS)
     return Admission(routes, request, call, tokenizer, hold, estimated_tokens)
+
+
+def _check_chats(model: Model) -> None:
+    if model.model_type == "transcription":
+        raise RequestNotSupported(f"model: {model.id} transcribes audio and does not chat")
 
 
 async def _count_prompt(request: ChatRequest, tokenizer: Tokenizer, context_window: int) -> int:

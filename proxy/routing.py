@@ -30,6 +30,8 @@ class Model:
     provider_models: Mapping[str, str]
     capabilities: Mapping[str, object] = field(default_factory=dict)
     """As the catalogue has them; a provider's file says what it reads of them."""
+    model_type: str = "text"
+    """`text`, `chat` or `transcription`, which is no model to chat with."""
 
 
 @dataclass(frozen=True, slots=True)

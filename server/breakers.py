@@ -6,15 +6,16 @@ half a second for it; after that nobody waits, until the loop has reached it aga
 """
 
 import logging
+import math
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import trio
 
 from proxy.breaker import BreakerState
-from storage.breakers import Breaker, BreakerTable, ProbeAnswer, Standing
+from storage.breakers import Breaker, BreakerTable, Outcomes, ProbeAnswer, Standing
 from storage.errors import StorageError
 
 REFRESH_SECONDS = 1.0
@@ -53,6 +54,9 @@ class SharedBreakers:
         self._asking: set[Breaker] = set()
         self._turns = 0
         self._is_redis_away = False
+        self._looking = trio.Lock()
+        self._seen: Mapping[Breaker, Outcomes] | None = None
+        self._seen_until = -math.inf
 
     def state(self, provider: str, model: str) -> BreakerState:
         opening = self._openings.get((provider, model))
@@ -96,6 +100,16 @@ class SharedBreakers:
                 told = {"provider": provider, "model": model, "seconds": verdict.standing.open_seconds}
                 logger.warning("a circuit breaker opened", extra=told)
 
+    async def read_outcomes(self, breakers: Sequence[Breaker]) -> Mapping[Breaker, Outcomes] | None:
+        """What came of the calls of all processes, for people who look: up to two seconds old, whoever asks. None while
+        Redis is away. Always ask for the same breakers.
+        """
+        async with self._looking:
+            if trio.current_time() >= self._seen_until:
+                self._seen = await self._look(breakers)
+                self._seen_until = trio.current_time() + REFRESH_SECONDS
+            return self._seen
+
     async def keep_fresh(self) -> None:
         """Never returns."""
         while True:
@@ -118,6 +132,16 @@ class SharedBreakers:
             now = trio.current_time()
             self._openings = {breaker: self._date(breaker, standings[breaker], now) for breaker in standings}
             self._probes = {breaker: id_ for breaker, id_ in self._probes.items() if self._is_last(breaker, id_)}
+
+    async def _look(self, breakers: Sequence[Breaker]) -> Mapping[Breaker, Outcomes] | None:
+        """Whoever looks in vain says nothing of Redis to those who call: they find out for themselves."""
+        if self._is_redis_away:
+            return None
+        try:
+            with trio.fail_after(ANSWER_SECONDS):
+                return await self._table.read_outcomes(breakers)
+        except (StorageError, trio.TooSlowError):
+            return None
 
     async def _ask_for_probe(self, breaker: Breaker) -> bool:
         """One at a time asks; who comes meanwhile is refused, for at most one of them could be let through."""

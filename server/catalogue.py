@@ -1,42 +1,39 @@
-"""The catalogue as this process knows it: read at the start, and again every so often."""
+"""The catalogue as this process knows it: read at the start, and again when it has changed."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import trio
 
 from proxy.errors import ModelNotPriced
 from proxy.pricing import read_price
 from proxy.routing import Model
-from storage.catalogue import ModelRow, read_models
-from storage.errors import StorageError
+from storage.catalogue import ModelRow, ProviderRow, read_models, read_providers
 from storage.postgres import Database
-
-REFRESH_SECONDS = 15
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Catalogue:
-    """The models on offer, by id; `refresh` replaces the whole."""
+    """The models on offer, by id; `rows` has what the catalogue tells of them besides, also of those without a price,
+    which are not offered. Providers stand in the order of their names. `refresh` replaces the whole, and counts
+    `version` up if that changed something. It raises StorageError; then all stays as it was.
+    """
 
     database: Database
     models: Mapping[str, Model] = field(default_factory=dict)
+    rows: Mapping[str, ModelRow] = field(default_factory=dict)
+    providers: Sequence[ProviderRow] = ()
+    version: int = 0
 
     async def refresh(self) -> None:
-        self.models = build_models(await read_models(self.database))
-
-    async def keep_fresh(self) -> None:
-        """Never returns. While PostgreSQL is away the catalogue stays as it is."""
-        while True:
-            await trio.sleep(REFRESH_SECONDS)
-            try:
-                await self.refresh()
-            except StorageError:
-                logger.warning("the catalogue could not be refreshed and stays as it was", exc_info=True)
+        providers, rows = await read_providers(self.database), await read_models(self.database)
+        found = {row.id: row for row in rows}
+        if (providers, found) != (self.providers, self.rows):
+            self.models = build_models(rows)
+            self.rows, self.providers = found, providers
+            self.version += 1
 
 
 def build_models(rows: Iterable[ModelRow]) -> dict[str, Model]:
@@ -58,6 +55,7 @@ def build_models(rows: Iterable[ModelRow]) -> dict[str, Model]:
             sees_images=sees_images(row.capabilities),
             provider_models=row.provider_models,
             capabilities=row.capabilities,
+            model_type=row.model_type,
         )
     return models
 

@@ -82,6 +82,14 @@ class ProbeAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What came of the calls of the last window; nothing of those before the breaker last opened."""
+
+    successes: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class BreakerTable:
     """Every method is one round trip, and raises RedisUnavailable; then it is not known whether the script ran."""
 
@@ -94,6 +102,12 @@ class BreakerTable:
         args = [_milliseconds(self.settings.forget_seconds), _milliseconds(self.settings.window_seconds)]
         rows = await _run(self.redis, _EXCHANGE, keys, [*args, *successes.values()])
         return {_read_name(name): _read_standing(opening, left) for name, opening, left in rows}
+
+    async def read_outcomes(self, breakers: Sequence[Breaker]) -> dict[Breaker, Outcomes]:
+        """Of those that have any."""
+        keys = [outcomes_key(breaker) for breaker in breakers]
+        rows = await _run(self.redis, _OUTCOMES, keys, [_milliseconds(self.settings.window_seconds)])
+        return {breakers[place - 1]: Outcomes(successes, failures) for place, successes, failures in rows}
 
     async def note_failure(
         self, breaker: Breaker, opening: int, successes: int, retry_after_seconds: float = 0
@@ -192,6 +206,23 @@ local rows = {}
 for i = 1, #found, 2 do
     local opening = tonumber(found[i + 1])
     rows[#rows + 1] = {found[i], opening, math.max(0, opening - now)}
+end
+return rows
+"""
+)
+
+_OUTCOMES = LuaScript(
+    _NOW
+    + """
+local oldest = math.floor(read_clock() / (tonumber(ARGV[1]) / 10)) - 10
+local rows = {}
+for i, key in ipairs(KEYS) do
+    local found, sums = redis.call('HGETALL', key), {s = 0, f = 0}
+    for j = 1, #found, 2 do
+        local kind = string.sub(found[j], -1)
+        if tonumber(string.sub(found[j], 1, -2)) > oldest then sums[kind] = sums[kind] + tonumber(found[j + 1]) end
+    end
+    if sums.s + sums.f > 0 then rows[#rows + 1] = {i, sums.s, sums.f} end
 end
 return rows
 """

@@ -1,44 +1,34 @@
 """`GET /v1/models`: what can be named as `model`, in OpenAI's shape."""
 
-import msgspec
-from quart import Blueprint, Response
+from msgspec.structs import replace
+from quart import Blueprint
 
 from proxy.errors import ModelUnknown
-from proxy.routing import Model, usable_models, usable_providers
+from server.catalogue_answers import CallableModel, CallableModels, OfferedModel, ProviderState
+from server.operations import operation
 from server.services import services
 
 blueprint = Blueprint("models", __name__)
 
 
 @blueprint.get("/v1/models")
-async def list_models() -> Response:
-    models = _find_models()
-    return _as_json({"object": "list", "data": [_describe(model) for model in models]})
+@operation("List the models that can be called")
+async def list_models() -> CallableModels:
+    """Those for which this server has a provider with a key, in the order of their ids."""
+    found = services().catalogue_answers.listing.callable_models
+    return CallableModels("list", [_describe(listed) for listed in found.values()])
 
 
 @blueprint.get("/v1/models/<path:model_id>")
-async def show_model(model_id: str) -> Response:
-    found = [model for model in _find_models() if model.id == model_id]
-    if not found:
+@operation("Show a model that can be called")
+async def show_model(model_id: str) -> CallableModel:
+    found = services().catalogue_answers.listing.callable_models.get(model_id.removesuffix("/"))
+    if found is None:
         raise ModelUnknown(f"no model {model_id[:200]!r} is offered here; GET /v1/models lists those that are")
-    return _as_json(_describe(found[0]))
+    return _describe(found)
 
 
-def _find_models() -> list[Model]:
-    return usable_models(services().catalogue.models, services().gateway.upstreams)
-
-
-def _describe(model: Model) -> dict[str, object]:
-    """`created` is required by the SDKs and has no meaning here. `providers` are those that would be asked, in order,
-    each with the state of its circuit breaker.
-    """
-    gateway = services().gateway
-    states = [
-        {"provider": code, "state": gateway.reach.breakers.state(code, model.id)}
-        for code in usable_providers(model, gateway.upstreams)
-    ]
-    return {"id": model.id, "object": "model", "created": 0, "owned_by": model.provider_code, "providers": states}
-
-
-def _as_json(body: object) -> Response:
-    return Response(msgspec.json.encode(body), content_type="application/json")
+def _describe(listed: OfferedModel) -> CallableModel:
+    breakers, id_ = services().breakers, listed.facts.id
+    states = [ProviderState(code, breakers.state(code, id_)) for code in listed.providers]
+    return replace(listed.facts, providers=states)

@@ -148,3 +148,9 @@ async def test_the_smallest_call_holds_something() -> None:
     model = replace(MODEL, price=Price(cheapest))
     admission = await admit_to(model, replace(REQUEST, max_output_tokens=1))
     assert admission.hold.amount_usd == Decimal("0.000001")
+
+
+async def test_a_model_that_transcribes_is_no_model_to_chat_with() -> None:
+    with pytest.raises(RequestNotSupported, match=r"model: openai/gpt-4o-mini transcribes audio and does not chat"):
+        await admit_to(replace(MODEL, model_type="transcription"))
+    assert (await admit_to(replace(MODEL, model_type="chat"))).model.model_type == "chat"

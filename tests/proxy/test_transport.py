@@ -274,6 +274,10 @@ async def test_a_provider_that_cannot_prove_its_name_is_unreachable(
         assert transport.open_connections == 0
 
 
+def test_the_certificates_are_read_once() -> None:
+    assert build_ssl_context() is build_ssl_context()
+
+
 def test_our_own_context_checks_names_and_speaks_http_1_alone() -> None:
     context = build_ssl_context()
     assert context.check_hostname

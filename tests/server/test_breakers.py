@@ -1,7 +1,7 @@
 """The breakers as two processes see them: they agree, one probes for all, and no call waits long for Redis."""
 
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import trio.testing
 
 import server.breakers
 from server.breakers import SharedBreakers
-from storage.breakers import Breaker, BreakerSettings, BreakerTable, Standing, outcomes_key
+from storage.breakers import Breaker, BreakerSettings, BreakerTable, Outcomes, Standing, outcomes_key
 from storage.redis import Redis, open_redis
 from tests.storage.redis_server import RedisServer
 
@@ -192,6 +192,12 @@ class SlowTable(BreakerTable):
     """Its answers are under way for a while."""
 
     arrive: trio.Event = field(default_factory=trio.Event)
+    looks: list[Sequence[Breaker]] = field(default_factory=list)
+
+    async def read_outcomes(self, breakers: Sequence[Breaker]) -> dict[Breaker, Outcomes]:
+        self.looks.append(breakers)
+        await self.arrive.wait()
+        return await BreakerTable.read_outcomes(self, breakers)
 
     async def exchange(self, successes: Mapping[Breaker, int]) -> dict[Breaker, Standing]:
         standings = await BreakerTable.exchange(self, successes)
@@ -296,3 +302,46 @@ async def test_a_client_that_leaves_while_its_call_asks_for_the_probe_leaves_the
         own_redis.go_on()
         await trio.sleep(0.31)  # the question may have come through: then its place is kept for so long
         assert await view.admit(*ONE)
+
+
+async def test_outcomes_are_those_of_all_processes(client: Redis) -> None:
+    here, there = views(client, PATIENT)
+    for _ in range(3):
+        await there.note_success(*ONE)
+    await there.refresh()
+    await fail(here, 1)
+    assert await here.read_outcomes([ONE]) == {ONE: Outcomes(3, 1)}
+
+
+async def test_many_who_look_at_once_ask_redis_once_a_second(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.breakers, "REFRESH_SECONDS", 0.1)
+    table = SlowTable(client, PATIENT)
+    view = SharedBreakers(table)
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(view.read_outcomes, [ONE])
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        table.arrive.set()
+    assert len(table.looks) == 1
+    await fail(view, 1)
+    with trio.fail_after(5):
+        while await view.read_outcomes([ONE]) != {ONE: Outcomes(0, 1)}:
+            await trio.sleep(0.01)
+    assert len(table.looks) == 2
+
+
+async def test_nothing_is_known_of_outcomes_while_redis_hangs_and_calls_are_not_told_of_it(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.breakers, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(server.breakers, "REFRESH_SECONDS", 0.01)
+    async with open_redis(own_redis.url) as client:
+        [view] = views(client, PATIENT, 1)
+        own_redis.hang()
+        assert await view.read_outcomes([ONE]) is None
+        own_redis.go_on()
+        await fail(view)
+        assert view.state(*ONE) == "open"
+        with trio.fail_after(5):
+            while await view.read_outcomes([ONE]) is None:
+                await trio.sleep(0.01)

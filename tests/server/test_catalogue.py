@@ -7,12 +7,11 @@ from typing import Any
 
 import psycopg
 import pytest
-import trio
 
-import server.catalogue
 from proxy.pricing import Price, Rates
 from server.catalogue import Catalogue, build_models, sees_images
 from storage.catalogue import ModelRow
+from storage.errors import StorageError
 from storage.postgres import open_database
 
 ROW = ModelRow(
@@ -33,9 +32,11 @@ def test_a_row_becomes_a_model() -> None:
     assert (model.context_window, model.max_output_tokens, model.sees_images) == (1000, 100, True)
     assert model.price == Price(Rates(Decimal(1), Decimal("2.5"), Decimal(1), Decimal(1)))
     assert model.provider_models == {"openai": "a-1"}
+    assert model.model_type == "text"
+    assert build_models([replace(ROW, model_type="transcription")])["openai/a"].model_type == "transcription"
 
 
-@pytest.mark.parametrize("pricing", [{}, {"input_per_million": 1}, {"input_per_million": 0, "output_per_million": 1}])
+@pytest.mark.parametrize("pricing", [{}, {"input_per_million": 1}, {"input_per_million": -1, "output_per_million": 1}])
 def test_a_model_that_cannot_be_charged_is_not_offered_and_reported(
     pricing: Mapping[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -78,24 +79,42 @@ async def test_a_change_is_seen_after_a_refresh(database_url: str, owner_databas
         assert catalogue.models
 
 
-async def test_an_outage_leaves_the_catalogue_as_it_was(
-    database_url: str, owner_database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_the_version_counts_changes_also_of_what_is_only_told(
+    database_url: str, owner_database_url: str
 ) -> None:
-    """A statement that comes to nothing, twice, and then one that succeeds."""
-    monkeypatch.setattr(server.catalogue, "REFRESH_SECONDS", 0.01)
-    separator = "&" if "?" in database_url else "?"
-    url = f"{database_url}{separator}options=-c%20lock_timeout%3D5ms"
-    async with open_database(url, size=1) as database, trio.open_nursery() as nursery:
+    async with open_database(database_url, size=1) as database:
         catalogue = Catalogue(database)
         await catalogue.refresh()
-        before = catalogue.models
-        with psycopg.connect(owner_database_url) as owner, trio.fail_after(5):
-            owner.execute("LOCK TABLE models; UPDATE models SET status = 'inactive'")
-            nursery.start_soon(catalogue.keep_fresh)
-            while caplog.text.count("stays as it was") < 2:
-                await trio.sleep(0.01)
-            assert catalogue.models is before
-        with trio.fail_after(5):
-            while catalogue.models:
-                await trio.sleep(0.01)
-        nursery.cancel_scope.cancel()
+        await catalogue.refresh()
+        assert catalogue.version == 1
+        for number, change in enumerate(("models SET description = 'new'", "providers SET website_url = 'x'"), 2):
+            with psycopg.connect(owner_database_url) as owner:
+                owner.execute(f"UPDATE {change}".encode())
+            await catalogue.refresh()
+            assert catalogue.version == number
+
+
+async def test_providers_come_in_the_order_of_their_names(database_url: str) -> None:
+    async with open_database(database_url, size=1) as database:
+        catalogue = Catalogue(database)
+        await catalogue.refresh()
+    names = [provider.name for provider in catalogue.providers]
+    assert len(names) > 1
+    assert names == sorted(names)
+
+
+async def test_an_outage_leaves_the_catalogue_as_it_was(database_url: str, owner_database_url: str) -> None:
+    """It comes between the providers and the models."""
+    separator = "&" if "?" in database_url else "?"
+    url = f"{database_url}{separator}options=-c%20lock_timeout%3D5ms"
+    async with open_database(url, size=1) as database:
+        catalogue = Catalogue(database)
+        await catalogue.refresh()
+        before = (catalogue.providers, catalogue.models, catalogue.version)
+        with psycopg.connect(owner_database_url) as owner:
+            owner.execute("UPDATE providers SET description = 'new'")
+            owner.commit()
+            owner.execute("LOCK TABLE models")
+            with pytest.raises(StorageError):
+                await catalogue.refresh()
+        assert (catalogue.providers, catalogue.models, catalogue.version) == before

@@ -10,6 +10,7 @@ import trio
 from storage.breakers import (
     BreakerSettings,
     BreakerTable,
+    Outcomes,
     ProbeAnswer,
     Standing,
     Verdict,
@@ -231,6 +232,28 @@ async def test_years_of_healthy_calls_take_no_more_room_than_a_window(table: Bre
             await trio.sleep(0.01)
     with redis.Redis.from_url(redis_url) as client:
         assert 0 < client.hlen(outcomes_key(ONE)) <= 11
+
+
+async def test_outcomes_are_read_of_those_that_have_any(patient: BreakerTable) -> None:
+    await patient.exchange({ONE: 4, OTHER: 1})
+    await fail(patient, 3, successes=2)
+    third = ("openai", "openai/unasked")
+    assert await patient.read_outcomes([third, ONE, OTHER]) == {ONE: Outcomes(6, 3), OTHER: Outcomes(1, 0)}
+    assert await patient.read_outcomes([]) == {}
+
+
+async def test_outcomes_of_before_the_window_are_not_read(patient: BreakerTable, redis_url: str) -> None:
+    """Though they may still be there: they go with the first outcome of a later tenth."""
+    await patient.exchange({ONE: 1})
+    with redis.Redis.from_url(redis_url) as client:
+        tenth = int(client.hkeys(outcomes_key(ONE))[0][:-1])
+        client.hset(outcomes_key(ONE), mapping={f"{tenth - 11}s": 7, f"{tenth - 11}f": 8})
+    assert await patient.read_outcomes([ONE]) == {ONE: Outcomes(1, 0)}
+
+
+async def test_with_an_opening_the_outcomes_begin_anew(patient: BreakerTable) -> None:
+    await open_breaker(patient)
+    assert await patient.read_outcomes([ONE]) == {}
 
 
 async def test_a_caller_that_leaves_has_told_all_or_nothing(patient: BreakerTable, redis_url: str) -> None:
