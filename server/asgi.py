@@ -4,6 +4,7 @@ import gc
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
@@ -28,9 +29,12 @@ from server.billing.terms_reader import TermsReader
 from server.billing.true_up import TrueUp
 from server.breakers import SharedBreakers
 from server.catalogue import Catalogue
+from server.catalogue_answers import CatalogueAnswers
 from server.config import Config, ConfigInvalid, read_config
+from server.consent_gate import build_consent_gate
 from server.leases import Leases
 from server.limits import Limits
+from server.live_configuration import CHANNEL, LiveConfiguration
 from server.logs import set_up_logs
 from server.outage import Outage
 from server.services import Services
@@ -43,6 +47,7 @@ from storage.configuration import Configuration
 from storage.credits import Credits
 from storage.errors import StorageError
 from storage.journal import open_journal
+from storage.listening import Listener
 from storage.login_states import LoginStates
 from storage.migrate import check_schema
 from storage.postgres import Database, open_database
@@ -121,7 +126,10 @@ async def open_services(config: Config) -> AsyncIterator[tuple[Services, list[Lo
     ):
         await check_schema(database)
         catalogue = Catalogue(database)
-        await catalogue.refresh()
+        live = LiveConfiguration(database, catalogue, config.upstreams)
+        await live.refresh()
+        listener = Listener(config.database_url, CHANNEL)
+        stack.callback(listener.close_nowait)
         with open_journal(config.journal_folder) as journal:
             credits_ = Credits(database, config.hold_lease_seconds)
             transport: Transport = network if config.is_production else SandboxTransport(network)
@@ -147,11 +155,15 @@ async def open_services(config: Config) -> AsyncIterator[tuple[Services, list[Lo
                 local_issuer=LocalIssuer(config.sign_in, redis) if config.sign_in.is_local else None,
                 billing=billing,
                 catalogue=catalogue,
+                live=live,
+                catalogue_answers=CatalogueAnswers(catalogue, config.upstreams),
+                breakers=breakers,
+                consent_gate=build_consent_gate(database, config.consent_region, lambda: live.documents),
                 gateway=gateway,
             )
             leases = Leases(credits_, journal, config.journal_folder, gateway.call_off)
             true_up = TrueUp(UncheckedUsages(database), credits_, gateway.look_up, gateway.looks_up)
-            loops: list[Loop] = [catalogue.keep_fresh, breakers.keep_fresh, network.watch_silence]
+            loops: list[Loop] = [partial(live.keep_fresh, listener), breakers.keep_fresh, network.watch_silence]
             loops += [issuer.keep_keys_fresh, sign_in.keep_purged, true_up.keep_truing_up, *billing.loops]
             yield services, [*loops, leases.keep_renewing, leases.keep_sweeping]
 

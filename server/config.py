@@ -31,11 +31,13 @@ from server.settings import (
     read_redis_url,
     read_secret,
 )
+from storage.legal_documents import LegalRegion
 
 Environment = Literal["development", "production"]
 
 MEBIBYTE = 1024 * 1024
 SECRET_EXAMPLE = "32 or more random characters"  # noqa: S105 - what to put there, not a secret
+MIN_FEEDBACK_CHARACTERS = 16
 DEFAULT_SERVER_URL = "http://127.0.0.1:8080"
 
 __all__ = ["Config", "ConfigInvalid", "read_config"]
@@ -48,6 +50,7 @@ class Config:
     environment: Environment
     region: str
     server_url: str
+    cdn_base_url: str | None
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
     jwt_secret: str = field(repr=False)
@@ -73,6 +76,8 @@ class Config:
     audit_secret: str = field(repr=False)
     deployment_token: str | None = field(repr=False)
     deployment_color: str
+    feedback_secret: str | None = field(repr=False)
+    consent_region: LegalRegion | None
     sign_in: SignInSettings
     billing: BillingSettings
     budgets: Budgets
@@ -93,6 +98,7 @@ def read_config(environment: Mapping[str, str], providers: Mapping[str, Provider
         environment=name,
         region=settings.read("REGION", "default", read_name),
         server_url=server_url,
+        cdn_base_url=settings.read("CDN_BASE_URL", None, _read_https_url),
         database_url=settings.require("DATABASE_URL", "postgresql://user:password@host/database", read_postgres_url),
         redis_url=settings.require("REDIS_URL", "redis://host:6379", read_redis_url),
         jwt_secret=settings.require("JWT_SECRET", SECRET_EXAMPLE, read_secret),
@@ -118,6 +124,8 @@ def read_config(environment: Mapping[str, str], providers: Mapping[str, Provider
         audit_secret=_read_purpose_secret(settings, "AUDIT_HMAC_SECRET", name),
         deployment_token=_read_deployment_token(settings),
         deployment_color=settings.read("DEPLOYMENT_COLOR", "unknown", read_name),
+        consent_region=settings.read("REQUIRE_CONSENT", None, _read_consent_region),
+        feedback_secret=settings.read("FEATUREBASE_SSO_SECRET", None, _read_feedback_secret),
         sign_in=read_sign_in_settings(settings, server_url, name == "production"),
         billing=read_billing_settings(settings, server_url, name == "production"),
         budgets=read_budgets(settings),
@@ -154,6 +162,13 @@ def _read_server_url(settings: Settings, environment: Environment) -> str:
     return settings.read("SERVER_URL", DEFAULT_SERVER_URL, read_base_url)
 
 
+def _read_https_url(text: str) -> str:
+    url = read_base_url(text)
+    if not url.startswith("https://"):
+        raise ValueError("it must be an https URL: phones load nothing from others")
+    return url
+
+
 def _read_purpose_secret(settings: Settings, name: str, environment: Environment) -> str:
     """A secret of its own in production; on a developer's machine one that follows from JWT_SECRET will do."""
     if environment == "production":
@@ -167,6 +182,23 @@ def _read_deployment_token(settings: Settings) -> str | None:
     unset: str | None = None
     names = ("VIBE_DEPLOYMENT_TOKEN", "PLANTOCODE_DEPLOYMENT_TOKEN")
     return next((token for name in names if (token := settings.read(name, unset, str))), None)
+
+
+def _read_feedback_secret(text: str) -> str:
+    """Featurebase makes it, so it may be shorter than ours."""
+    if len(text) < MIN_FEEDBACK_CHARACTERS:
+        raise ValueError(f"it must have {MIN_FEEDBACK_CHARACTERS} or more characters, as Featurebase shows them")
+    return text
+
+
+def _read_consent_region(text: str) -> LegalRegion | None:
+    """Whose legal documents must be accepted before a chat; nobody's if it is off."""
+    match text.lower():
+        case "eu" | "us" as region:
+            return region
+        case "off":
+            return None
+    raise ValueError("it must be eu, us or off")
 
 
 def _read_environment(text: str) -> Environment:

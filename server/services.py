@@ -11,9 +11,13 @@ from server.auth.callers import Callers
 from server.auth.local_issuer import LocalIssuer
 from server.auth.sign_in import SignIn
 from server.billing.billing import Billing
+from server.breakers import SharedBreakers
 from server.catalogue import Catalogue
+from server.catalogue_answers import CatalogueAnswers
 from server.config import Config
+from server.consent_gate import ConsentGate
 from server.limits import Limits
+from server.live_configuration import LiveConfiguration
 from storage.api_keys import ApiKeys
 from storage.postgres import Database
 from storage.redis import Redis
@@ -34,6 +38,10 @@ class Services:
     local_issuer: LocalIssuer | None
     billing: Billing
     catalogue: Catalogue
+    live: LiveConfiguration
+    catalogue_answers: CatalogueAnswers
+    breakers: SharedBreakers
+    consent_gate: ConsentGate | None
     gateway: Gateway
 
 

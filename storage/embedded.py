@@ -150,7 +150,8 @@ def temporary_servers() -> Iterator[EmbeddedServers]:
     """
     for leftover in Path(tempfile.gettempdir()).glob("cloche-test-*-*"):
         if leftover.stat().st_uid == os.geteuid() and not psutil.pid_exists(int(leftover.name.split("-")[2])):
-            remove_servers(leftover)
+            with suppress(FileNotFoundError):  # somebody else removes it at this moment
+                remove_servers(leftover)
     folder = Path(tempfile.gettempdir()) / f"cloche-test-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         yield start_servers(folder, durable=False)

@@ -7,7 +7,7 @@ from importlib.resources import files
 import psycopg
 
 from storage.errors import StorageError
-from storage.postgres import Database
+from storage.postgres import Database, read_url
 
 _LOCK = 0x636C6F636865  # "cloche"; an advisory lock is a number
 _CREATE_TABLE = """
@@ -49,8 +49,10 @@ def migrate(owner_database_url: str) -> list[str]:
     """Apply what is missing and name it. Safe to repeat and to run from several places at once.
 
     The role of the URL comes to own the tables; it needs CREATEROLE the first time. Raises MigrationsDisagree if a file
-    that was applied has changed since, and psycopg.Error; then the migration at hand has left nothing behind.
+    that was applied has changed since, DatabaseUnavailable if the URL is none, and psycopg.Error; then the migration at
+    hand has left nothing behind.
     """
+    read_url("DATABASE_OWNER_URL (or DATABASE_URL)", owner_database_url)
     with psycopg.connect(owner_database_url, autocommit=True, application_name="cloche-migrate") as connection:
         connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
         connection.execute(_CREATE_TABLE)

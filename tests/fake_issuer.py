@@ -70,10 +70,6 @@ class FakeIssuer:
     def find_requests(self, name: str) -> list[RecordedRequest]:
         return [request for request in self.upstream.requests if request.path == PATHS[name]]
 
-    def rotate(self, *key_ids: str) -> None:
-        """Other keys from now on; the first signs."""
-        self.key_ids = list(key_ids)
-
     def build_claims(self, **changes: Any) -> dict[str, Any]:
         """Of a good token. A change to None leaves a claim out."""
         now = int(time.time())

@@ -20,12 +20,14 @@ def openai_stream(
     deltas: Sequence[str],
     *,
     usage: tuple[int, int] | None = None,
+    cached_tokens: int = 0,
     model: str = "gpt-4o-mini",
     finish_reason: str | None = None,
     tool_calls: Sequence[ScriptedToolCall] = (),
     pause_seconds: float = 0,
 ) -> list[Step]:
-    """An answer in OpenAI's streaming dialect, as with `include_usage` if there is a usage of (prompt, completion).
+    """An answer in OpenAI's streaming dialect, as with `include_usage` if there is a usage of (prompt, completion); the
+    prompt holds what was cached.
 
     Chunk 1 carries the role, chunks 2 to N+1 a delta each; a pause comes before each delta.
     """
@@ -37,7 +39,8 @@ def openai_stream(
         steps.append(_openai_chunk(model, delta))
     steps.append(_openai_chunk(model, {}, reason))
     if usage is not None:
-        steps.append(sse_chunk({**_openai_envelope(model), "choices": [], "usage": _openai_usage(usage)}))
+        counted = _openai_usage(usage, cached_tokens)
+        steps.append(sse_chunk({**_openai_envelope(model), "choices": [], "usage": counted}))
     return [*steps, SendChunk(b"data: [DONE]\n\n"), END_OF_CHUNKS]
 
 
@@ -77,13 +80,13 @@ def _openai_envelope(model: str, kind: str = "chat.completion.chunk") -> dict[st
     return {"id": "chatcmpl-scripted", "object": kind, "created": 1763850000, "model": model}
 
 
-def _openai_usage(usage: tuple[int, int]) -> dict[str, object]:
+def _openai_usage(usage: tuple[int, int], cached_tokens: int = 0) -> dict[str, object]:
     prompt, completion = usage
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
         "completion_tokens_details": {"reasoning_tokens": 0},
     }
 

@@ -166,16 +166,24 @@ async def test_a_misdeed_after_the_first_word_is_an_event_and_what_came_is_charg
         for play, (kind, steps, _) in plays.items()
     }
     async with open_bad_providers(stores, tmp_path, scripts, copies=0) as cloche:
+        async with trio.open_nursery() as nursery:
+            for play, (kind, _, code) in plays.items():
+                if code == "timeout_error":
+                    nursery.start_soon(check_ending, cloche, kind, play, code)
         for play, (kind, _, code) in plays.items():
-            customer = await cloche.make_customer()
-            answer = await ask(cloche, customer, kind, play, SHIPPED, stream=True)
-            events = parse_events(answer.content)
-            assert join_text(events) == "Hello"
-            assert events[-1][0] == "error_details"
-            assert events[-1][1]["error"]["code"] == code, play
-            await cloche.wait_settled()
-            assert_charged_for_the_word(cloche, customer)
+            if code != "timeout_error":  # one by one: a reset throws away what a busy server has not read yet
+                await check_ending(cloche, kind, play, code)
         cloche.check_accounts()
+
+
+async def check_ending(cloche: Cloche, kind: Kind, play: str, code: str) -> None:
+    customer = await cloche.make_customer()
+    events = parse_events((await ask(cloche, customer, kind, play, SHIPPED, stream=True)).content)
+    assert join_text(events) == "Hello"
+    assert events[-1][0] == "error_details"
+    assert events[-1][1]["error"]["code"] == code, play
+    await cloche.wait_settled()
+    assert_charged_for_the_word(cloche, customer)
 
 
 def assert_charged_for_the_word(cloche: Cloche, customer: Customer) -> None:

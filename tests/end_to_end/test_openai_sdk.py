@@ -53,7 +53,9 @@ async def test_a_stream_a_whole_answer_and_the_models(stores: Stores) -> None:
                 assert whole.usage is not None
                 assert whole.usage.total_tokens == 14
                 assert MODEL in [model.id for model in client.models.list()]
-                assert client.models.retrieve(MODEL).owned_by == "openai"
+                found = client.models.retrieve(MODEL)
+                assert (found.id, found.object, found.owned_by) == (MODEL, "model", "openai")
+                assert found.model_extra["context_window"] > found.model_extra["max_output_tokens"] > 0
 
         await trio.to_thread.run_sync(use_sdk)
 

@@ -34,6 +34,7 @@ def test_it_names_what_it_applies_and_has_nothing_to_do_afterwards(empty_url: st
     [
         ({}, "DATABASE_OWNER_URL (or DATABASE_URL) is missing"),
         ({"DATABASE_URL": "postgresql://x@127.0.0.1:9/x"}, "the database could not be migrated: "),
+        ({"DATABASE_URL": "postgres//x:hunter2@y/z"}, "the database could not be migrated: DATABASE_OWNER_URL (or"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(environment: dict[str, str], message: str) -> None:
@@ -41,6 +42,7 @@ def test_what_is_wrong_is_one_sentence(environment: dict[str, str], message: str
     assert (done.status, done.output) == (1, "")
     assert done.errors.startswith(message)
     assert "Traceback" not in done.errors
+    assert "hunter2" not in done.errors
 
 
 def test_a_changed_file_is_told(owner_database_url: str) -> None:

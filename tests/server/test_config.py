@@ -43,8 +43,9 @@ def test_a_few_settings_are_enough() -> None:
     assert config.cors_origins == {"*"}
     assert (config.trusted_proxies, config.logs_access) == ((), True)
     assert (config.deployment_token, config.deployment_color) == (None, "unknown")
+    assert config.cdn_base_url is None
     assert config.is_production
-    assert config.jwt_previous_secret is None
+    assert (config.jwt_previous_secret, config.feedback_secret) == (None, None)
     assert config.token_days == 1
     assert config.max_body_bytes == 128 * MEBIBYTE
     assert config.keep_alive_seconds == 15
@@ -87,10 +88,14 @@ def test_what_is_missing_is_told_all_at_once_with_an_example() -> None:
         ("LOG_LEVEL", "TRACE"),
         ("API_KEY_HASH_SECRET", "hunter2"),
         ("AUDIT_HMAC_SECRET", "hunter2"),
+        ("FEATUREBASE_SSO_SECRET", "hunter2"),
         ("REGION", "Europe / West"),
         ("REGION", "x" * 41),
         ("SERVER_URL", "api.example.com"),
+        ("CDN_BASE_URL", "http://cdn.example.com"),
+        ("CDN_BASE_URL", "cdn.example.com"),
         ("DEPLOYMENT_COLOR", "blue;green"),
+        ("REQUIRE_CONSENT", "true"),
         ("ACCESS_LOG", "sometimes"),
         ("TRUSTED_PROXIES", "10.0.0.0/33"),
         ("TRUSTED_PROXIES", "10.0.0.1, proxy.internal"),
@@ -148,6 +153,8 @@ def test_every_setting_is_read() -> None:
         TRUSTED_PROXIES="10.1.2.3/8, 192.0.2.7,fd00::/8",
         PLANTOCODE_DEPLOYMENT_TOKEN="deploy",
         DEPLOYMENT_COLOR="green",
+        FEATUREBASE_SSO_SECRET="f" * 16,
+        REQUIRE_CONSENT="EU",
     )
     assert not config.is_production
     assert config.jwt_previous_secret == "p" * 32
@@ -159,12 +166,15 @@ def test_every_setting_is_read() -> None:
     assert config.cors_origins == {"https://app.example.com", "http://localhost:1420", "tauri://localhost"}
     assert [str(network) for network in config.trusted_proxies] == ["10.0.0.0/8", "192.0.2.7/32", "fd00::/8"]
     assert (config.deployment_token, config.deployment_color) == ("deploy", "green")
+    assert config.feedback_secret == "f" * 16
+    assert config.consent_region == "eu"
+    assert {read().consent_region, read(REQUIRE_CONSENT="off").consent_region} == {None}
 
 
 def test_no_secret_shows_in_a_repr() -> None:
     settings = {"JWT_SECRET_PREVIOUS": "p3evious-" * 4, "OPENAI_API_KEY": "sk-upstream"}
-    shown = repr(read(**settings, VIBE_DEPLOYMENT_TOKEN="d3ploy"))
-    for secret in ("hunter2", "s3cret", "p3evious", "sk-upstream", "d3ploy"):
+    shown = repr(read(**settings, VIBE_DEPLOYMENT_TOKEN="d3ploy", FEATUREBASE_SSO_SECRET="f3edback" * 4))
+    for secret in ("hunter2", "s3cret", "p3evious", "sk-upstream", "d3ploy", "f3edback"):
         assert secret not in shown
 
 
@@ -222,6 +232,10 @@ def test_a_provider_may_have_several_keys(settings: dict[str, str], keys: tuple[
 def test_a_stand_in_exists_in_development_only() -> None:
     assert "sandbox" not in read().upstreams
     assert read(ENVIRONMENT="development").upstreams["sandbox"].is_usable
+
+
+def test_the_cdn_has_no_slash_at_its_end() -> None:
+    assert read(CDN_BASE_URL="https://cdn.example.com/media/").cdn_base_url == "https://cdn.example.com/media"
 
 
 def test_a_base_url_has_no_slash_at_its_end() -> None:

@@ -43,6 +43,12 @@ BILLING_ROWS: LiteralString = """
         VALUES (gen_random_uuid(), %(user_id)s, 'checkout', 1000, 200, 800);
     INSERT INTO setup_sessions (stripe_session_id, user_id) VALUES ('cs_' || %(user_id)s, %(user_id)s);
 """
+CONSENT_ROWS: LiteralString = """
+    INSERT INTO user_consents (user_id, doc_type, region, accepted_version, accepted_at, source)
+        VALUES (%(user_id)s, 'terms', 'eu', '1', now(), 'desktop');
+    INSERT INTO user_consent_events (user_id, doc_type, region, version, action, source)
+        VALUES (%(user_id)s, 'terms', 'eu', '1', 'accepted', 'desktop');
+"""
 OUR_ROLES = ("cloche_server", "cloche_request", "cloche_operator")
 
 
@@ -70,7 +76,7 @@ def users(servers: EmbeddedServers, accounts_name: str) -> tuple[UUID, UUID]:
 async def make_rows(database_url: str) -> UUID:
     async with open_database(database_url, size=1) as database:
         user_id = await make_user(database, "10")
-        await database.as_operator("test").fetch(SIGN_IN_ROWS + BILLING_ROWS, {"user_id": user_id})
+        await database.as_operator("test").fetch(SIGN_IN_ROWS + BILLING_ROWS + CONSENT_ROWS, {"user_id": user_id})
         await Accounts(database).make_device(user_id, uuid4())
         settled, running = build_hold(user_id), build_hold(user_id)
         await Credits(database).hold(settled)
@@ -97,6 +103,7 @@ def test_every_table_with_a_user_is_guarded(owner: psycopg.Connection) -> None:
     found = owner.execute(TABLES_OF_USERS).fetchall()
     tables = {"credit_balances", "credit_ledger", "devices", "holds", "usage", "identities", "logins", "api_keys"}
     tables |= {"spending_limits", "billing_notices", "billing_customers", "purchases", "setup_sessions"}
+    tables |= {"user_consents", "user_consent_events"}
     assert tables <= {name for name, *_ in found}
     assert [name for name, is_forced, has_policy in found if not (is_forced and has_policy)] == []
 
@@ -206,6 +213,22 @@ def test_without_a_role_the_server_may_do_nothing(
         "INSERT INTO stripe_events (id, type) VALUES ('evt_x', 'invoice.paid')",
         "UPDATE stripe_events SET state = 'pending'",
         "SELECT figures FROM reconciliations",
+        "INSERT INTO user_consents (user_id, doc_type, region, source) VALUES (app_user_id(), 'privacy', 'eu', 'api')",
+        "UPDATE user_consents SET accepted_version = '2'",
+        "DELETE FROM user_consents",
+        "INSERT INTO user_consent_events (user_id, doc_type, region, version, action, source)"
+        " VALUES (app_user_id(), 'terms', 'eu', '1', 'withdrawn', 'api')",
+        "UPDATE user_consent_events SET action = 'withdrawn'",
+        "DELETE FROM user_consent_events",
+        "UPDATE legal_documents SET version = '2'",
+        "INSERT INTO legal_documents (doc_type, region, version, effective_at, url)"
+        " VALUES ('terms', 'eu', '2', now(), '/')",
+        "SELECT value FROM configuration_versions",
+        "UPDATE system_prompts SET system_prompt = 'x'",
+        "INSERT INTO system_prompts (task_type, system_prompt, version, updated_by) VALUES ('x', 'x', '1', 'x')",
+        "SELECT system_prompt FROM system_prompt_versions",
+        "UPDATE regions SET url = 'https://example.com'",
+        "UPDATE providers SET api_base_url = 'https://example.com'",
         "UPDATE configuration SET value = '1000'",
         "INSERT INTO configuration (key, value) VALUES ('x', '1')",
         "UPDATE models SET pricing_info = '{}'",
@@ -241,6 +264,18 @@ def test_a_request_changes_nothing_of_others(server: psycopg.Connection, users: 
         "UPDATE credit_balances SET free_usd = 0",
         "UPDATE credit_balances SET free_lot = 0",
         "DELETE FROM holds",
+        "UPDATE user_consent_events SET action = 'withdrawn'",
+        "DELETE FROM user_consent_events",
+        "DELETE FROM user_consents",
+        "UPDATE legal_documents SET version = '2'",
+        "INSERT INTO legal_documents (doc_type, region, version, effective_at, url)"
+        " VALUES ('terms', 'eu', '2', now(), '/')",
+        "DELETE FROM configuration_versions",
+        "DELETE FROM system_prompts",
+        "UPDATE system_prompt_versions SET system_prompt = 'x'",
+        "DELETE FROM system_prompt_versions",
+        "UPDATE regions SET url = 'https://example.com'",
+        "UPDATE models SET pricing_info = '{}'",
     ],
 )
 def test_an_operator_may_not_rewrite_what_was_booked(

@@ -49,7 +49,7 @@ async def test_credits_for_a_new_account_are_free_ones_that_expire(stage: Stage)
 async def test_the_configuration_says_how_much_and_for_how_long(stage: Stage) -> None:
     values = {"billing_free_credits_amount": "3.50", "billing_free_credits_expiry_days": "7"}
     async with stage.database.as_operator("test").transaction() as connection:
-        await write_configuration(connection, values)
+        await write_configuration(connection, values, "test")
     await stage.enter()
     free = "SELECT free_usd, free_expires_at - created_at BETWEEN '6.9 days' AND '7.1 days' FROM credit_ledger"
     assert stage.query(free) == [(Decimal("3.500000"), True)]

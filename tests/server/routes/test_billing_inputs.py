@@ -74,7 +74,7 @@ async def served(database_url: str, redis_url: str, tmp_path: Path, stripe: Fake
 def walk_paths(served: Served) -> Iterator[tuple[str, str]]:
     for method, rule in walk_routes(served.app):
         if rule.rule.startswith(PLACES):
-            yield method, fill_in(served.app, method, rule)
+            yield method, fill_in(rule)
 
 
 def find_fault(answer: Answer, asked: str) -> str | None:

@@ -1,0 +1,205 @@
+"""Every operation of /openapi.json succeeds at least once, in each of its forms, and its answer is as it is described.
+What is asked at random finds most of them, and by far not all.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import httpx2
+import schemathesis
+import trio
+
+from tests.end_to_end.cloche import Cloche, Customer, Stores, open_cloche
+from tests.end_to_end.sign_in_attempt import DEVELOPMENT
+from tests.end_to_end.test_local_issuer import ANN, Place
+from tests.end_to_end.test_openapi import load_schema, make_buyer
+from tests.stripe_stand_in import open_stripe_stand_in
+from tests.stripe_stand_in.deliveries import sign
+
+DEPLOYMENT_TOKEN = "only-for-tests-deployment"
+SETTINGS = {
+    **DEVELOPMENT,
+    "VIBE_DEPLOYMENT_TOKEN": DEPLOYMENT_TOKEN,
+    "FEATUREBASE_SSO_SECRET": "only-for-tests-feedback-0123456789abcdef",
+}
+EVENT = b'{"id": "evt_1", "type": "charge.pending", "livemode": false, "data": {"object": {}}}'
+ANYBODY = "00000000-0000-4000-8000-000000000000"
+PARAMETERS = {
+    "region": "eu",
+    "key": "ai_settings",
+    "code": "openai",
+    "capability": "chat",
+    "model_type": "text",
+    "model_id": "sandbox/echo",
+    "task_type": "task_refinement",
+    "pid": ANYBODY,
+    "start_date": "2000-01-01T00:00:00Z",
+    "end_date": "2100-01-01T00:00:00Z",
+}
+"""What a GET needs, wherever it needs it."""
+DOCUMENT = {"region": "EU", "docType": "terms"}
+CALL = {"modelId": "openai/gpt-4.1-mini", "inputTokens": 1000, "outputTokens": 10}
+
+Form = tuple[str, str, str, str]
+"""Method, path, status, and media type."""
+
+
+@dataclass(slots=True)
+class Asker:
+    """`done` are the forms of answers that have come, each checked against what is said of it."""
+
+    schema: schemathesis.BaseSchema
+    who: Customer
+    done: set[Form] = field(default_factory=set)
+
+    async def ask(
+        self, method: str, path: str, status: int = 200, headers: Mapping[str, str] | None = None, **members: Any
+    ) -> Any:
+        """`members` are those of a case: `path_parameters`, `query`, `body`. As nobody with empty headers. Raises what
+        schemathesis finds.
+        """
+        sent = dict(self.who.headers if headers is None else headers)
+        if "body" in members:
+            members["media_type"] = "application/json"
+        case = self.schema[path][method].Case(**members)
+        answer = await trio.to_thread.run_sync(partial(case.call_and_validate, headers=sent))
+        assert answer.status_code == status, (method, path, answer.status_code, answer.content)
+        media_type = answer.headers.get("content-type", [""])[0].partition(";")[0]
+        said = self.schema.raw_schema["paths"][path][method.lower()]["responses"][str(status)]
+        self.done.add((method, path, str(status), media_type if "content" in said else ""))
+        return json.loads(answer.content) if media_type == "application/json" else None
+
+
+@asynccontextmanager
+async def open_asker(stores: Stores) -> AsyncIterator[tuple[Cloche, Asker]]:
+    """An administrator with credits, a card and an address, at a server that has everything set up."""
+    async with AsyncExitStack() as stack:
+        stripe = await stack.enter_async_context(open_stripe_stand_in())
+        cloche = await stack.enter_async_context(open_cloche(stores, settings={**stripe.settings, **SETTINGS}))
+        who = await make_buyer(cloche, stripe, "admin")
+        yield cloche, Asker(await load_schema(cloche), who)
+
+
+def list_forms(document: Mapping[str, Any]) -> Iterator[Form]:
+    """Of all answers that are no errors."""
+    for path, methods in document["paths"].items():
+        for method, said in methods.items():
+            for status, answer in said["responses"].items():
+                if status < "4":
+                    for media_type in answer.get("content", {"": None}):
+                        yield method.upper(), path, status, media_type
+
+
+async def test_every_form_of_every_answer_comes_as_it_is_described(stores: Stores) -> None:
+    async with open_asker(stores) as (cloche, asker):
+        for ask_some in (call, spend, buy, administer, agree, estimate, sign_in):
+            await ask_some(cloche, asker)
+        await look(asker)
+        await leave(cloche, asker)
+        forms = set(list_forms(asker.schema.raw_schema))
+        assert forms - asker.done == set()
+        assert len(forms) > 80
+        assert cloche.find_logged('"level":"ERROR"') == []
+
+
+async def call(_: Cloche, asker: Asker) -> None:
+    for path in ("/api/llm/chat/completions", "/v1/chat/completions"):
+        for stream in (False, True):
+            body = {"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
+            await asker.ask("POST", path, body={**body, "max_tokens": 3})
+
+
+async def spend(_: Cloche, asker: Asker) -> None:
+    limits = "/api/billing/spending-limits"
+    limit = await asker.ask("PUT", limits, body={"period": "month", "limitUsd": "500.5"})
+    assert (await asker.ask("GET", limits))["limits"][0]["limitUsd"] == 500.5
+    await asker.ask("DELETE", f"{limits}/{{limit_id}}", 204, path_parameters={"limit_id": limit["id"]})
+    await asker.ask("POST", "/api/billing/auto-top-off-settings", body={"enabled": False})
+    await asker.ask("POST", "/api/billing/notices/read", body={"ids": "all"})
+
+
+async def buy(_: Cloche, asker: Asker) -> None:
+    checkout = "/api/billing/checkout"
+    page = await asker.ask("POST", f"{checkout}/custom-credit-session", body={"amount": 20})
+    status, found = f"{checkout}/session-status/{{session_id}}", {"session_id": page["sessionId"]}
+    assert (await asker.ask("GET", status, path_parameters=found))["status"] == "open"
+    await asker.ask("POST", f"{checkout}/setup-session")
+    await asker.ask("POST", "/api/billing/create-portal-session")
+    await asker.ask("POST", "/webhooks/stripe", headers={"Stripe-Signature": sign(EVENT)}, body=EVENT)
+
+
+async def administer(_: Cloche, asker: Asker) -> None:
+    credits_ = "/api/billing/credits"
+    setting, prompt = "/api/config/admin/{key}", "/api/system-prompts/admin/{task_type}"
+    gift = {"user_id": str(asker.who.user_id), "amount": "1.5", "description": "a gift"}
+    await asker.ask("POST", f"{credits_}/admin/adjust", body=gift)
+    listed = (await asker.ask("GET", f"{credits_}/details"))["transactions"]
+    call_id = next(each["relatedApiUsageId"] for each in listed if each["relatedApiUsageId"])
+    await asker.ask("POST", f"{credits_}/admin/refund", body={"request_id": call_id, "description": "it was bad"})
+    await asker.ask("PUT", "/api/config/billing", body={"freeCreditsAmount": 5})
+    key, task = {"key": "ai_settings"}, {"task_type": "task_refinement"}
+    present = await asker.ask("GET", setting, path_parameters=key)
+    await asker.ask("PUT", setting, path_parameters=key, body={"value": present["value"]})
+    await asker.ask("POST", f"{setting}/rollback", path_parameters=key, body={"version": present["version"]})
+    await asker.ask("PUT", prompt, path_parameters=task, body={"systemPrompt": "Be brief.", "version": "10"})
+    back = await asker.ask("POST", f"{prompt}/rollback", path_parameters=task, body={"revision": 1})
+    assert back["revision"] == 3
+
+
+async def agree(_: Cloche, asker: Asker) -> None:
+    for act in ("accept", "withdraw"):
+        await asker.ask("POST", f"/api/consent/{act}", 204, body=DOCUMENT)
+    await asker.ask("GET", "/api/consent/admin/report", query={"format": "csv"})
+
+
+async def estimate(_: Cloche, asker: Asker) -> None:
+    await asker.ask("POST", "/api/models/estimate-cost", body=CALL)
+    await asker.ask("POST", "/api/models/estimate-batch-cost", body={"requests": [CALL, CALL]})
+    await asker.ask("POST", "/api/models/estimate-tokens", body={"model": "openai/gpt-4.1-mini", "text": "Hello"})
+
+
+async def sign_in(cloche: Cloche, asker: Asker) -> None:
+    """In a browser, at the local issuer, and then in the app."""
+    async with httpx2.AsyncClient(timeout=20, trust_env=False) as client:
+        place = Place(cloche, client)
+        attempt = place.begin()
+        answer = await place.fill_in(await place.open_page(attempt), **ANN)
+        await client.get(answer.headers["location"])
+        polled = await asker.ask("GET", "/auth0/poll-status", headers={}, query={"pid": attempt.pid})
+        tokens = (await attempt.exchange(client, polled["authorizationCode"])).json()
+    body = {"auth0_id_token": tokens["access_token"], "device_id": attempt.device_id}
+    session = await asker.ask("POST", "/auth0/finalize-login", headers={}, body=body)
+    await asker.ask("POST", "/api/auth0/refresh-app-token", headers=attempt.sign(session))
+    await asker.ask("GET", "/auth0/poll-status", 204, headers={}, query={"pid": ANYBODY})
+
+
+async def look(asker: Asker) -> None:
+    """Whatever can be asked with a GET, and once more where it may be unchanged."""
+    bearer = {"Authorization": f"Bearer {DEPLOYMENT_TOKEN}"}
+    await asker.ask("GET", "/health/deployment", headers=bearer)
+    asked = {path for method, path, *_ in asker.done if method == "GET"}
+    for path, methods in asker.schema.raw_schema["paths"].items():
+        if "get" in methods and (path not in asked or path == "/api/consent/admin/report"):
+            needed = [each for each in methods["get"].get("parameters", ()) if each["required"]]
+            members: dict[str, Any] = {
+                "path_parameters": {each["name"]: PARAMETERS[each["name"]] for each in needed if each["in"] == "path"},
+                "query": {each["name"]: PARAMETERS[each["name"]] for each in needed if each["in"] == "query"},
+            }
+            await asker.ask("GET", path, **members)
+            if "304" in methods["get"]["responses"]:
+                await asker.ask("GET", path, 304, headers={**asker.who.headers, "If-None-Match": "*"})
+
+
+async def leave(cloche: Cloche, asker: Asker) -> None:
+    """A key has nothing to sign out of, and leaves as it came."""
+    keys = "/api/auth/api-keys"
+    made = await asker.ask("POST", keys, 201, body={"label": "laptop"})
+    await asker.ask("POST", "/api/auth/logout", headers={"X-API-Key": made["key"]})
+    await asker.ask("DELETE", f"{keys}/{{key_id}}", 204, path_parameters={"key_id": made["id"]})
+    other = await cloche.make_customer()
+    await asker.ask("DELETE", "/api/auth/account", headers=other.headers)
+    await asker.ask("POST", "/api/auth/logout")
