@@ -47,6 +47,7 @@ PURE = (
     "server/onboarding_videos.py",
     "server/runtime_configuration.py",
     "server/schemas.py",
+    "server/times.py",
     "server/settings.py",
     "server/auth/access_tokens.py",
     "server/auth/authorize.py",

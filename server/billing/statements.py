@@ -6,7 +6,8 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from server.billing.wire import show_time, show_usd
+from server.billing.wire import show_usd
+from server.times import show_time
 from storage.history import Entry, Page, Totals
 
 CURRENCY = "USD"

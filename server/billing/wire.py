@@ -1,8 +1,8 @@
-"""Money, times and pages as the clients of `/api/billing` write and read them. Pure."""
+"""Money, periods and pages as the clients of `/api/billing` write and read them. Pure."""
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
 
@@ -45,15 +45,6 @@ class PeriodQuery(msgspec.Struct):
 def show_usd(amount: Decimal) -> str:
     """US dollars in a string, with the six places of the ledger."""
     return f"{amount:.6f}"
-
-
-def show_time(at: datetime) -> str:
-    """RFC 3339, in UTC, with milliseconds."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
-
-
-def show_time_if_any(at: datetime | None) -> str | None:
-    return None if at is None else show_time(at)
 
 
 def read_page(query: Mapping[str, str]) -> PageWish:

@@ -7,11 +7,11 @@ import msgspec
 from quart import Blueprint
 
 from server.billing.customers import Standing
-from server.billing.wire import show_time_if_any
 from server.guard import caller
 from server.operations import operation
 from server.routes.payment_methods import CustomerInfo, describe_customer
 from server.services import services
+from server.times import show_time_if_any
 from storage.credits import Balance
 
 blueprint = Blueprint("billing_dashboard", __name__, url_prefix="/api/billing")

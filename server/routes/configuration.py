@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import msgspec
 from quart import Blueprint, Response
 
-from server.billing.wire import show_time
 from server.configuration_keys import KEYS, PUBLIC_KEYS, check_value
 from server.errors import NotFound, RequestInvalid, VersionConflict
 from server.guard import access, caller
@@ -14,6 +13,7 @@ from server.live_configuration import CONFIGURATION
 from server.operations import EMPTY, JSON, Content, answer_version, operation
 from server.runtime_configuration import RuntimeConfiguration
 from server.services import services
+from server.times import show_time
 from storage.configuration import (
     Configuration,
     ConfigurationVersion,

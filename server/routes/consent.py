@@ -12,7 +12,6 @@ from msgspec import UNSET, UnsetType
 from quart import Blueprint, Response, request
 
 from server.auth.callers import Caller
-from server.billing.wire import show_time, show_time_if_any
 from server.circumstances import circumstances
 from server.consent import (
     Standing,
@@ -28,6 +27,7 @@ from server.errors import NotFound, RequestInvalid
 from server.guard import access, caller
 from server.operations import Content, encode_answer, operation
 from server.services import services
+from server.times import show_time, show_time_if_any
 from storage.audit import AuditEntry
 from storage.consents import (
     AcceptedBetween,

@@ -20,11 +20,12 @@ from server.billing.statements import (
     describe_stats,
     describe_transactions,
 )
-from server.billing.wire import PageQuery, PageWish, read_page, read_usd, show_time, show_time_if_any, show_usd
+from server.billing.wire import PageQuery, PageWish, read_page, read_usd, show_usd
 from server.errors import NotFound, RequestInvalid
 from server.guard import access, caller
 from server.operations import IDEMPOTENCY, operation
 from server.services import services
+from server.times import show_time, show_time_if_any
 from storage.audit import AuditEntry
 from storage.bookings import Refunded, adjust, refund_call
 from storage.credits import RequestRepeated

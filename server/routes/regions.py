@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import msgspec
 from quart import Blueprint
 
-from server.billing.wire import show_time
 from server.config import Config
 from server.guard import access
 from server.operations import operation
 from server.services import services
+from server.times import show_time
 from storage.regions import Region
 
 UNNAMED = "default"

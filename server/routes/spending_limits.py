@@ -9,11 +9,12 @@ import msgspec
 from quart import Blueprint
 
 from server.auth.callers import Caller
-from server.billing.wire import read_usd, show_time, show_usd
+from server.billing.wire import read_usd, show_usd
 from server.errors import ArgumentInvalid, NotFound
 from server.guard import access, caller
 from server.operations import operation
 from server.services import services
+from server.times import show_time
 from storage.audit import AuditEntry
 from storage.spending_limits import NewLimit, SpendingLimit, remove_spending_limit, set_spending_limit
 

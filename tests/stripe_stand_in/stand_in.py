@@ -126,9 +126,6 @@ class StripeStandIn:
         played.tell("checkout.session.completed", played.show_session(session_id))
         return method
 
-    def expire_checkout(self, session_id: str) -> None:
-        self._front.played.expire_session(session_id)
-
     async def refund(self, payment_intent_id: str, cents: int | None = None) -> None:
         """All of it without `cents`."""
         form = {"payment_intent": payment_intent_id, **({} if cents is None else {"amount": cents})}

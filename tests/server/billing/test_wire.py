@@ -1,6 +1,6 @@
 """Money, times and pages: what is written to clients, and what is taken from them."""
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -11,8 +11,6 @@ from server.billing.wire import (
     read_page,
     read_period,
     read_usd,
-    show_time,
-    show_time_if_any,
     show_usd,
 )
 from server.errors import ArgumentInvalid, RequestInvalid
@@ -22,12 +20,6 @@ NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)
 
 def test_a_string_of_dollars_has_six_places() -> None:
     assert [show_usd(Decimal(text)) for text in ("2", "0.000001", "-1.5")] == ["2.000000", "0.000001", "-1.500000"]
-
-
-def test_a_time_is_shown_in_utc_with_milliseconds() -> None:
-    later = NOON.replace(microsecond=123999).astimezone(timezone(timedelta(hours=2)))
-    assert show_time(later) == "2025-01-31T12:00:00.123Z"
-    assert (show_time_if_any(NOON), show_time_if_any(None)) == ("2025-01-31T12:00:00.000Z", None)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,12 @@
+"""Times as clients read them. Pure."""
+
+from datetime import UTC, datetime
+
+
+def show_time(at: datetime) -> str:
+    """RFC 3339, in UTC, with milliseconds."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def show_time_if_any(at: datetime | None) -> str | None:
+    return None if at is None else show_time(at)
