@@ -59,7 +59,7 @@ class RuntimeProviderModels(msgspec.Struct):
     """A provider with the models that are listed under it. Every model is listed once."""
 
     provider: RuntimeProvider
-    models: Sequence[RuntimeModel]
+    models: list[RuntimeModel]
 
 
 class RuntimeCodexCli(msgspec.Struct, rename="camel"):
@@ -151,7 +151,7 @@ def _build_providers(listed: Sequence[ListedModel]) -> list[RuntimeProviderModel
     for one in listed:
         provider = RuntimeProvider(one.provider.code, one.provider.name)
         group = grouped.setdefault(provider.code, RuntimeProviderModels(provider, []))
-        group.models = [*group.models, _build_model(one)]
+        group.models.append(_build_model(one))
     return list(grouped.values())
 
 

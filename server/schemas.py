@@ -72,7 +72,9 @@ def _index(types: Iterable[Any]) -> dict[str, Any]:
 
 
 def _describe_other(type_: type) -> Schema:
-    """An object of any kind is any JSON."""
+    """An object of any kind is any JSON. For any other type that msgspec does not know it wants this error, and says
+    which type it is: https://jcristharif.com/msgspec/api.html#msgspec.json.schema_components.
+    """
     if type_ is object:
         return {"description": "Any JSON."}
     raise NotImplementedError

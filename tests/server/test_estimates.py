@@ -53,6 +53,7 @@ XAI = {
 }
 FREE = {"input_per_million": 0, "output_per_million": "0.00"}
 CHEAP = {"input_per_million": "0.000001", "output_per_million": "0.000001"}
+Counts = tuple[int, int, int | None, int | None]
 OLDER = {"prompt_per_million": 1, "completion_per_million": 2}
 
 
@@ -60,8 +61,15 @@ def offer(price: Price) -> dict[str, Model]:
     return {"m/x": Model("m/x", "X", "m", 0, 1000, price, sees_images=False, provider_models={})}
 
 
-def estimate(pricing: Mapping[str, object], *counts: int | None) -> CostEstimate:
-    return estimate_cost(offer(read_price(pricing)), CostEstimateWish("m/x", *counts))  # type: ignore[arg-type] # counts
+def estimate(
+    pricing: Mapping[str, object],
+    input_tokens: int,
+    output_tokens: int,
+    cache_write_tokens: int | None = None,
+    cache_read_tokens: int | None = None,
+) -> CostEstimate:
+    wish = CostEstimateWish("m/x", input_tokens, output_tokens, cache_write_tokens, cache_read_tokens)
+    return estimate_cost(offer(read_price(pricing)), wish)
 
 
 def show(estimated: CostEstimate) -> tuple[str | None, ...]:
@@ -89,7 +97,7 @@ def show(estimated: CostEstimate) -> tuple[str | None, ...]:
     ],
 )
 def test_the_formula_of_the_contract_by_hand(
-    pricing: dict[str, object], counts: tuple[int | None, ...], costs: tuple[str | None, ...]
+    pricing: dict[str, object], counts: Counts, costs: tuple[str | None, ...]
 ) -> None:
     assert show(estimate(pricing, *counts)) == costs
 
@@ -129,7 +137,7 @@ def test_an_estimate_tells_what_it_was_asked() -> None:
         ((MAX_TOKENS, 0, None, None), ["inputTokens", "outputTokens", "1000 US dollars"]),
     ],
 )
-def test_what_is_out_of_its_bounds_is_refused_by_name(counts: tuple[int | None, ...], names: list[str]) -> None:
+def test_what_is_out_of_its_bounds_is_refused_by_name(counts: Counts, names: list[str]) -> None:
     with pytest.raises(ArgumentInvalid) as caught:
         estimate(ANTHROPIC, *counts)
     assert [name for name in names if name not in str(caught.value)] == []
