@@ -23,10 +23,12 @@ from server.auth.tokens import issue_token
 from storage.accounts import Accounts
 from storage.credits import Credits
 from storage.postgres import open_database
+from tests.preloaded import Process, start_preloader
 from tests.storage.accounting import check_accounts
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 SECRET = "only-for-tests-0123456789abcdef-0123456789"
+STANDARD_OUTPUT = 1
 READY_SECONDS = 30
 STOP_SECONDS = 20
 
@@ -75,7 +77,7 @@ class Cloche:
     """A running server and what it keeps its accounts in."""
 
     port: int
-    process: subprocess.Popen[bytes]
+    process: Process | subprocess.Popen[bytes]
     database_url: str
     owner_database_url: str
     log: Path = Path(os.devnull)
@@ -173,13 +175,21 @@ def build_environment(stores: Stores, upstream_url: str, settings: Mapping[str, 
     }
 
 
+def build_words(port: int, *options: str) -> list[str]:
+    return ["hypercorn", "-c", "hypercorn.toml", "-b", f"127.0.0.1:{port}", *options, "server.asgi:app"]
+
+
 def start_hypercorn(
     environment: Mapping[str, str], port: int, *options: str, log: int | IO[bytes] = subprocess.PIPE
 ) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "hypercorn", "-c", "hypercorn.toml", "-b", f"127.0.0.1:{port}", *options]
-    return subprocess.Popen(  # noqa: S603 - our own server
-        [*command, "server.asgi:app"], cwd=PROJECT, env=dict(environment), stderr=log
-    )
+    """From nothing, as an operator's shell does."""
+    command = [sys.executable, "-m", *build_words(port, *options)]
+    return subprocess.Popen(command, cwd=PROJECT, env=dict(environment), stderr=log)  # noqa: S603 - our own server
+
+
+def start_preloaded(environment: Mapping[str, str], port: int, log: IO[bytes]) -> Process:
+    """The same without its second of importing. Workers are started from nothing either way."""
+    return start_preloader().start(build_words(port), environment, STANDARD_OUTPUT, log.fileno())
 
 
 @asynccontextmanager
@@ -198,7 +208,11 @@ async def open_cloche(
     own = {"SERVER_URL": f"http://127.0.0.1:{port}", **(settings or {}), **more_settings}
     environment = build_environment(stores, upstream_url, own)
     with NamedTemporaryFile(suffix=".log") as log:  # a pipe would be full after a few hundred requests
-        process = start_hypercorn(environment, port, *options, log=log.file)
+        process = (
+            start_hypercorn(environment, port, *options, log=log.file)
+            if options
+            else start_preloaded(environment, port, log.file)
+        )
         try:
             await wait_ready(port, process)
             yield Cloche(port, process, stores.database_url, stores.owner_database_url, Path(log.name))
@@ -212,24 +226,23 @@ def show(log: Path) -> None:
     sys.stderr.write(log.read_text(errors="replace"))
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: Process | subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     try:
-        _, log = process.communicate(timeout=STOP_SECONDS)
+        process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
-        _, log = process.communicate()
+        process.wait()
         sys.stderr.write("the server did not stop in time\n")
-    sys.stderr.write((log or b"").decode(errors="replace"))
 
 
-async def wait_ready(port: int, process: subprocess.Popen[bytes]) -> None:
+async def wait_ready(port: int, process: Process | subprocess.Popen[bytes]) -> None:
     with trio.fail_after(READY_SECONDS):
         while process.poll() is None:
             if await fetch_status(port, "/health") == 200:
                 return
-            await trio.sleep(0.05)
+            await trio.sleep(0.02)
     raise AssertionError("the server ended before it was ready")
 
 

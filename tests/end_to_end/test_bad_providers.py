@@ -101,12 +101,18 @@ async def open_bad_providers(
         yield cloche
 
 
-async def ask(cloche: Cloche, customer: Customer, kind: Kind, play: str, path: str, *, stream: bool) -> httpx2.Response:
+def open_client(cloche: Cloche) -> httpx2.AsyncClient:
+    """One for a test: each reads a file of authorities for 30 ms, although nobody speaks TLS here."""
+    return httpx2.AsyncClient(base_url=cloche.url, timeout=30)
+
+
+async def ask(
+    client: httpx2.AsyncClient, customer: Customer, kind: Kind, play: str, path: str, *, stream: bool
+) -> httpx2.Response:
     messages = [{"role": "user", "content": f"play:{play};"}]
     body = {"model": kind.model, "messages": messages, "max_tokens": 500, "stream": stream, **kind.asks}
-    async with httpx2.AsyncClient(base_url=cloche.url, headers=dict(customer.headers), timeout=30) as client:
-        with trio.fail_after(IN_TIME_SECONDS):
-            return await client.post(path, json=body)
+    with trio.fail_after(IN_TIME_SECONDS):
+        return await client.post(path, json=body, headers=dict(customer.headers))
 
 
 async def test_a_misdeed_before_the_first_word_is_a_typed_error_in_time_and_costs_nothing(
@@ -122,26 +128,31 @@ async def test_a_misdeed_before_the_first_word_is_a_typed_error_in_time_and_cost
     async with open_bad_providers(stores, tmp_path, scripts, copies=40) as cloche:
         customer = await cloche.make_customer("100")
         places = trio.CapacityLimiter(12)
-        async with trio.open_nursery() as nursery:
+        async with open_client(cloche) as client, trio.open_nursery() as nursery:
             for play, (kind, _, codes) in plays.items():
-                nursery.start_soon(partial(check_misdeed, cloche, customer, kind, play, codes, places))
+                nursery.start_soon(partial(check_misdeed, client, customer, kind, play, codes, places))
         await cloche.wait_settled()
         assert cloche.balance(customer) == (100, 0)
         cloche.check_accounts()
 
 
 async def check_misdeed(
-    cloche: Cloche, customer: Customer, kind: Kind, play: str, codes: set[str], places: trio.CapacityLimiter
+    client: httpx2.AsyncClient,
+    customer: Customer,
+    kind: Kind,
+    play: str,
+    codes: set[str],
+    places: trio.CapacityLimiter,
 ) -> None:
     async with places:
         try:
             for stream in (True, False):
-                answer = await ask(cloche, customer, kind, play, OPENAI, stream=stream)
+                answer = await ask(client, customer, kind, play, OPENAI, stream=stream)
                 assert answer.status_code in {502, 503, 504}, answer.text
                 assert answer.json()["error"]["message"]
-            whole = await ask(cloche, customer, kind, play, SHIPPED, stream=False)
+            whole = await ask(client, customer, kind, play, SHIPPED, stream=False)
             assert whole.json()["errorDetails"]["code"] in codes, whole.text
-            streamed = parse_events((await ask(cloche, customer, kind, play, SHIPPED, stream=True)).content)
+            streamed = parse_events((await ask(client, customer, kind, play, SHIPPED, stream=True)).content)
             assert [name for name, _ in streamed] == ["stream_started", "error_details"]
             assert streamed[-1][1]["error"]["code"] in codes, streamed
         except Exception as error:  # to say which misdeed it was
@@ -165,20 +176,20 @@ async def test_a_misdeed_after_the_first_word_is_an_event_and_what_came_is_charg
         play: [stream_head(), SendChunk(HELLO[dialect_of(kind)]), Pause(0.02), *steps]
         for play, (kind, steps, _) in plays.items()
     }
-    async with open_bad_providers(stores, tmp_path, scripts, copies=0) as cloche:
+    async with open_bad_providers(stores, tmp_path, scripts, copies=0) as cloche, open_client(cloche) as client:
         async with trio.open_nursery() as nursery:
             for play, (kind, _, code) in plays.items():
                 if code == "timeout_error":
-                    nursery.start_soon(check_ending, cloche, kind, play, code)
+                    nursery.start_soon(check_ending, cloche, client, kind, play, code)
         for play, (kind, _, code) in plays.items():
             if code != "timeout_error":  # one by one: a reset throws away what a busy server has not read yet
-                await check_ending(cloche, kind, play, code)
+                await check_ending(cloche, client, kind, play, code)
         cloche.check_accounts()
 
 
-async def check_ending(cloche: Cloche, kind: Kind, play: str, code: str) -> None:
+async def check_ending(cloche: Cloche, client: httpx2.AsyncClient, kind: Kind, play: str, code: str) -> None:
     customer = await cloche.make_customer()
-    events = parse_events((await ask(cloche, customer, kind, play, SHIPPED, stream=True)).content)
+    events = parse_events((await ask(client, customer, kind, play, SHIPPED, stream=True)).content)
     assert join_text(events) == "Hello"
     assert events[-1][0] == "error_details"
     assert events[-1][1]["error"]["code"] == code, play

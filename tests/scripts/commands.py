@@ -1,12 +1,14 @@
 """Commands of scripts/ in processes of their own, as somebody would type them."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from tempfile import TemporaryFile
 
-from scripts.environment import PROJECT
+from tests.preloaded import start_preloader
+
+END_SECONDS = 60
+MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +21,19 @@ class Done:
 
 
 def run_command(module: str, *arguments: str, environment: Mapping[str, str]) -> Done:
-    """Nothing is inherited but PATH."""
-    done = subprocess.run(  # noqa: S603 # our own commands
-        [sys.executable, "-W", "error", "-m", f"scripts.{module}", *arguments],
-        cwd=PROJECT,
-        env={"PATH": os.environ["PATH"], **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
+    """Nothing is inherited but PATH. Warnings are errors."""
+    with TemporaryFile() as output, TemporaryFile() as errors:
+        process = start_preloader().start(
+            [f"scripts.{module}", *arguments],
+            {"PATH": os.environ["PATH"], **environment},
+            output.fileno(),
+            errors.fileno(),
+            is_strict=True,
+        )
+        try:
+            status = process.wait(END_SECONDS)
+        finally:
+            process.kill()
+            process.wait(END_SECONDS)
+        texts = [os.pread(file.fileno(), MOST_BYTES, 0).decode() for file in (output, errors)]
+    return Done(status, *texts)
