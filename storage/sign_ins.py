@@ -16,6 +16,7 @@ from storage.errors import StorageError
 from storage.identities import build_placeholders, read_email, read_name
 from storage.postgres import Database
 from storage.psycopg_trio import TrioConnection
+from storage.push_tokens import remove_push_token
 
 
 class AccountDeleted(StorageError):
@@ -146,10 +147,12 @@ class SignIns:
             await connection.send(connection.bind(_NOTE_REFRESH, {"id": login_id, "token": refresh_token}))
             await self.audit.append(connection, entry)
 
-    async def end(self, user_id: UUID, revocation_id: UUID, until: datetime, entry: AuditEntry) -> Ended:
+    async def end(
+        self, user_id: UUID, revocation_id: UUID, until: datetime, entry: AuditEntry, device_id: UUID | None = None
+    ) -> Ended:
         """Sign out: the session is revoked until then, and its login, if there is one, is gone. Safe to repeat.
 
-        A device that signed in several times and leaves with one of them has left.
+        A device that signed in several times and leaves with one of them has left: nothing is pushed to it any more.
         """
         session = {"user_id": user_id, "revocation_id": revocation_id, "until": until}
         async with self.database.as_operator("sign out").transaction() as connection:
@@ -157,6 +160,8 @@ class SignIns:
             await connection.send(bind(_LOCK_USER, session) + bind(_REVOKE, session))
             stands = await connection.send(bind(_FIND_OTHER_DEVICE, session))
             rows = await connection.send(bind(_DROP_LOGINS, {**session, "is_last": not stands}))
+            if device_id is not None:
+                await remove_push_token(connection, user_id, device_id)
             await self.audit.append(connection, entry)
         return Ended(() if stands else tuple(token for (token,) in rows if token is not None))
 

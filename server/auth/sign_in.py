@@ -237,7 +237,8 @@ class SignIn:
         grace_seconds = self.settings.refresh_grace_days * SECONDS_PER_DAY
         until = _as_datetime(max(token.expires_at, self._ends_at(token)) + grace_seconds)
         with _see_through():
-            ended = await self.sign_ins.end(caller.user_id, token.revocation_id, until, entry)
+            device_id = _read_device_id(token)
+            ended = await self.sign_ins.end(caller.user_id, token.revocation_id, until, entry, device_id)
             await self.sessions.bury([session_key(token.user_id, token.revocation_id)])
         return ended
 
@@ -335,6 +336,14 @@ class SignIn:
 def check_verified(profile: Profile) -> None:
     if not profile.email_verified and not profile.subject.startswith(UNVERIFIED_SUBJECTS):
         raise SignInRefused("the e-mail address is not verified: verify it, then sign in again")
+
+
+def _read_device_id(token: AppToken) -> UUID | None:
+    """None also for an id of another form: no device has it."""
+    try:
+        return UUID(token.device_id or "")
+    except ValueError:
+        return None
 
 
 @contextmanager

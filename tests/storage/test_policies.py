@@ -9,7 +9,6 @@ import pytest
 import trio
 from psycopg import errors, sql
 
-from storage.accounts import Accounts
 from storage.credits import Credits
 from storage.embedded import EmbeddedServers
 from storage.postgres import open_database
@@ -49,6 +48,18 @@ CONSENT_ROWS: LiteralString = """
     INSERT INTO user_consent_events (user_id, doc_type, region, version, action, source)
         VALUES (%(user_id)s, 'terms', 'eu', '1', 'accepted', 'desktop');
 """
+DEVICE_ROWS: LiteralString = """
+    INSERT INTO devices (user_id, device_id) VALUES (%(user_id)s, %(user_id)s);
+    INSERT INTO device_presence_history (user_id, device_id, status) VALUES (%(user_id)s, %(user_id)s, 'online');
+    INSERT INTO push_tokens (id, user_id, device_id, platform, token)
+        VALUES (%(user_id)s, %(user_id)s, %(user_id)s, 'ios', %(user_id)s);
+    INSERT INTO notifications (id, user_id, kind, title, body, is_silent, deliver_until)
+        VALUES (%(user_id)s, %(user_id)s, 'test', 't', 'b', false, now());
+    INSERT INTO notification_deliveries (notification_id, token_id, user_id, platform)
+        VALUES (%(user_id)s, %(user_id)s, %(user_id)s, 'ios');
+"""
+OF_OPERATORS = ("notification_deliveries", "push_tokens")
+"""Of these a request sees not even its own rows: where a phone can be reached is told to nobody."""
 OUR_ROLES = ("cloche_server", "cloche_request", "cloche_operator")
 
 
@@ -76,8 +87,8 @@ def users(servers: EmbeddedServers, accounts_name: str) -> tuple[UUID, UUID]:
 async def make_rows(database_url: str) -> UUID:
     async with open_database(database_url, size=1) as database:
         user_id = await make_user(database, "10")
-        await database.as_operator("test").fetch(SIGN_IN_ROWS + BILLING_ROWS + CONSENT_ROWS, {"user_id": user_id})
-        await Accounts(database).make_device(user_id, uuid4())
+        rows = SIGN_IN_ROWS + BILLING_ROWS + CONSENT_ROWS + DEVICE_ROWS
+        await database.as_operator("test").fetch(rows, {"user_id": user_id})
         settled, running = build_hold(user_id), build_hold(user_id)
         await Credits(database).hold(settled)
         await Credits(database).settle(build_settlement(settled))
@@ -94,6 +105,10 @@ def find_tables(owner: psycopg.Connection) -> list[str]:
     return [name for name, *_ in owner.execute(TABLES_OF_USERS)]
 
 
+def find_readable_tables(owner: psycopg.Connection) -> list[str]:
+    return [name for name in find_tables(owner) if name not in OF_OPERATORS]
+
+
 def fetch(connection: psycopg.Connection, statement: str, table: str, *parameters: object) -> list[tuple[object, ...]]:
     query = sql.SQL(statement).format(sql.Identifier(table))
     return connection.execute(query, parameters).fetchall()
@@ -103,7 +118,8 @@ def test_every_table_with_a_user_is_guarded(owner: psycopg.Connection) -> None:
     found = owner.execute(TABLES_OF_USERS).fetchall()
     tables = {"credit_balances", "credit_ledger", "devices", "holds", "usage", "identities", "logins", "api_keys"}
     tables |= {"spending_limits", "billing_notices", "billing_customers", "purchases", "setup_sessions"}
-    tables |= {"user_consents", "user_consent_events"}
+    tables |= {"user_consents", "user_consent_events", "device_presence_history", "push_tokens", "notifications"}
+    tables |= {"notification_deliveries"}
     assert tables <= {name for name, *_ in found}
     assert [name for name, is_forced, has_policy in found if not (is_forced and has_policy)] == []
 
@@ -123,6 +139,7 @@ def test_a_user_sees_own_rows_and_no_others(
 ) -> None:
     for table in find_tables(owner):
         assert len(fetch(owner, "SELECT DISTINCT user_id FROM {}", table)) == 2, f"{table}: a row for each, please"
+    for table in find_readable_tables(owner):
         for user_id in users:
             become(server, "cloche_request", user_id)
             assert fetch(server, "SELECT DISTINCT user_id FROM {}", table) == [(user_id,)]
@@ -134,7 +151,7 @@ def test_without_a_user_nothing_is_visible(
     owner: psycopg.Connection, server: psycopg.Connection, users: tuple[UUID, UUID], nobody: str
 ) -> None:
     become(server, "cloche_request", nobody)
-    for table in [*find_tables(owner), "users"]:
+    for table in [*find_readable_tables(owner), "users"]:
         assert fetch(server, "SELECT FROM {}", table) == []
 
 
@@ -232,6 +249,20 @@ def test_without_a_role_the_server_may_do_nothing(
         "UPDATE configuration SET value = '1000'",
         "INSERT INTO configuration (key, value) VALUES ('x', '1')",
         "UPDATE models SET pricing_info = '{}'",
+        "SELECT token FROM push_tokens",
+        "SELECT id FROM push_tokens",
+        "INSERT INTO push_tokens (user_id, device_id, platform, token)"
+        " VALUES (app_user_id(), app_user_id(), 'ios', 'x')",
+        "UPDATE push_tokens SET token = 'x'",
+        "DELETE FROM push_tokens",
+        "SELECT state FROM notification_deliveries",
+        "UPDATE notification_deliveries SET state = 'due'",
+        "DELETE FROM notification_deliveries",
+        "INSERT INTO notifications (user_id, kind, title, body, is_silent, deliver_until)"
+        " VALUES (app_user_id(), 'test', 't', 'b', false, now())",
+        "UPDATE notifications SET title = 'x'",
+        "UPDATE device_presence_history SET status = 'online'",
+        "DELETE FROM device_presence_history",
         "CREATE TABLE mine (id int)",
         "SET LOCAL row_security = off; SELECT FROM holds",
     ],
@@ -246,9 +277,12 @@ def test_a_request_changes_nothing_of_others(server: psycopg.Connection, users: 
     alice, bob = users
     become(server, "cloche_request", alice)
     assert server.execute("UPDATE credit_balances SET held_usd = 0 WHERE user_id = %s", [bob]).rowcount == 0
+    assert server.execute("DELETE FROM notifications WHERE user_id = %s", [bob]).rowcount == 0
     assert server.execute("DELETE FROM devices WHERE user_id = %s", [bob]).rowcount == 0
+    assert server.execute("UPDATE devices SET status = 'online' WHERE user_id = %s", [bob]).rowcount == 0
     for changed in ("spending_limits SET held_usd = 0", "billing_notices SET read_at = now()"):
         assert server.execute(f"UPDATE {changed} WHERE user_id = %s".encode(), [bob]).rowcount == 0
+    assert server.execute("UPDATE notifications SET read_at = now() WHERE user_id = %s", [bob]).rowcount == 0
     with pytest.raises(errors.InsufficientPrivilege, match="row-level security"):
         server.execute("INSERT INTO devices (user_id, device_id) VALUES (%s, %s)", [bob, uuid4()])
 

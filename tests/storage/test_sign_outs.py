@@ -14,6 +14,7 @@ from storage.accounts import Accounts, User
 from storage.audit import AuditLog
 from storage.credits import BalanceTooLow, Credits
 from storage.postgres import Database, open_database
+from storage.push_tokens import PushTokens
 from storage.sign_ins import AccountInUse, Ended, Login, SignIns
 from tests.storage.calls import build_hold, build_settlement, grant
 from tests.storage.people import (
@@ -118,6 +119,22 @@ async def test_a_device_that_signed_in_twice_leaves_once(sign_ins: SignIns) -> N
     user = await sign_in(sign_ins, lost)
     await sign_in(sign_ins, laptop)
     assert set((await sign_out(sign_ins, user, laptop)).refresh_tokens) == {b"laptop", b"lost"}
+
+
+async def test_nothing_is_pushed_any_more_to_a_device_that_signed_out(
+    sign_ins: SignIns, database: Database, query: Query
+) -> None:
+    """Also if another sign-in of the device stands; the user's other devices keep their tokens."""
+    first, second = build_login(PHONE), build_login(PHONE)
+    user = await sign_in(sign_ins, first)
+    await sign_in(sign_ins, second)
+    for device_id, token in ((PHONE, "phone"), (LAPTOP, "tablet")):
+        await PushTokens(database).save(user.id, UUID(device_id), "ios", token)
+    await sign_out(sign_ins, user, build_login())
+    assert query("SELECT count(*) FROM push_tokens") == [(2,)]
+    for _ in range(2):
+        await sign_ins.end(user.id, first.id, first.expires_at, ENTRY, UUID(PHONE))
+        assert query("SELECT token FROM push_tokens") == [("tablet",)]
 
 
 async def test_what_has_no_device_stands_for_itself(sign_ins: SignIns) -> None:
