@@ -22,7 +22,9 @@ _KEEP_ALIVE_PROBES = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT
 
 
 class Wire:
-    """An open connection, for one task at a time. What fails raises OSError, of which ssl.SSLError is one."""
+    """An open connection, for one task at a time, or one that reads by receive_nowait and one that sends. What fails
+    raises OSError, of which ssl.SSLError is one.
+    """
 
     __slots__ = ("_socket", "_tls", "is_closed")
 
@@ -75,6 +77,17 @@ class Wire:
         while (data := self.receive_nowait()) is None:
             await trio.lowlevel.wait_readable(self._socket)
         return data
+
+    async def wait_incoming(self) -> None:
+        """Until receive_nowait may bring something: for a task that reads while another one sends. It sends nothing
+        itself; the answer to a key update goes out before what is sent next, which is soon enough for TLS.
+        """
+        await trio.lowlevel.wait_readable(self._socket)
+
+    @property
+    def protocol(self) -> str | None:
+        """What was agreed on by ALPN."""
+        return None if self._tls is None else self._tls.protocol
 
     def is_idle(self) -> bool:
         """Whether the peer has neither ended nor said anything: only then may another request be sent."""
@@ -165,6 +178,10 @@ class _Tls:
     @property
     def has_outgoing(self) -> bool:
         return self._outgoing.pending > 0
+
+    @property
+    def protocol(self) -> str | None:
+        return self._object.selected_alpn_protocol()
 
     def take_outgoing(self) -> bytes:
         return self._outgoing.read()

@@ -14,6 +14,7 @@ from proxy.routing import Upstream
 from server.auth.settings import SignInSettings, read_sign_in_settings
 from server.billing.settings import BillingSettings, read_billing_settings
 from server.budgets import Budgets, read_budgets
+from server.push.settings import PushSettings, read_push_settings
 from server.settings import (
     ConfigInvalid,
     Settings,
@@ -81,6 +82,7 @@ class Config:
     sign_in: SignInSettings
     billing: BillingSettings
     budgets: Budgets
+    push: PushSettings
     upstreams: Mapping[str, Upstream] = field(repr=False)
 
     @property
@@ -129,6 +131,7 @@ def read_config(environment: Mapping[str, str], providers: Mapping[str, Provider
         sign_in=read_sign_in_settings(settings, server_url, name == "production"),
         billing=read_billing_settings(settings, server_url, name == "production"),
         budgets=read_budgets(settings),
+        push=read_push_settings(settings, name == "production"),
         upstreams=_read_upstreams(settings, providers, name == "production"),
     )
     if settings.problems:

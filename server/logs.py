@@ -61,11 +61,14 @@ class Collector(logging.StreamHandler[TextIO]):
 
 
 def set_up_logs(level: str) -> None:
-    """Everything goes to stderr, for whoever runs the process to collect. Hypercorn writes its own lines there."""
+    """Everything goes to stderr, for whoever runs the process to collect. Hypercorn writes its own lines there. HPACK
+    would write every header of HTTP/2 on the way in and out, our callers' credentials and push tokens with them.
+    """
     handler = Collector(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("hypercorn").propagate = False
+    logging.getLogger("hpack").setLevel(logging.WARNING)
 
 
 def _add_circumstances(line: dict[str, object]) -> None:

@@ -11,6 +11,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from proxy.wire import Wire, open_tcp
+from tests.push_stand_in.keys import build_client_tls, build_server_tls
 
 Serve = Callable[[trio.SocketStream], Awaitable[None]]
 
@@ -141,3 +142,36 @@ async def test_a_peer_that_does_not_speak_tls_is_an_error(
     async with open_wire_to(say_and_close) as wire:
         with pytest.raises(OSError, match=r"(?i)ssl|reset"):
             await wire.start_tls(tls_contexts[1], "127.0.0.1")
+
+
+async def test_one_task_reads_while_another_one_sends(tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    async def echo(stream: trio.SocketStream) -> None:
+        secure = trio.SSLStream(stream, tls_contexts[0], server_side=True)
+        while data := await secure.receive_some():
+            await secure.send_all(data)
+
+    async def send(wire: Wire, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[await wire.send_some(left) :]
+
+    sent, received = bytes(range(256)) * 40_000, bytearray()  # more than the buffers between them take
+    async with open_wire_to(echo, tls_contexts[1]) as wire, trio.open_nursery() as nursery:
+        nursery.start_soon(send, wire, sent)
+        with trio.fail_after(5):
+            while len(received) < len(sent):
+                data = wire.receive_nowait()
+                if data is None:
+                    await wire.wait_incoming()
+                else:
+                    received += data
+    assert received == sent
+
+
+async def test_what_was_agreed_on_above_tls_is_known() -> None:
+    async def shake_hands(stream: trio.SocketStream) -> None:
+        await trio.SSLStream(stream, build_server_tls("h2"), server_side=True).do_handshake()
+        await trio.sleep_forever()
+
+    async with open_wire_to(be_silent) as plain, open_wire_to(shake_hands, build_client_tls("h2")) as wire:
+        assert (plain.protocol, wire.protocol) == (None, "h2")

@@ -12,9 +12,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from hpack import Encoder
 
 from server.circumstances import Circumstances, set_circumstances
-from server.logs import Collector, JsonLines
+from server.logs import Collector, JsonLines, set_up_logs
 
 
 def show(**record: object) -> dict[str, Any]:
@@ -62,6 +63,27 @@ def test_a_traceback_stays_on_its_line() -> None:
 )
 def test_no_value_is_too_odd_for_a_line(value: object, shown: object) -> None:
     assert show(msg="odd", value=value)["value"] == shown
+
+
+@pytest.fixture
+def root() -> Iterator[logging.Logger]:
+    """Left as it was found."""
+    root = logging.getLogger()
+    loggers = [root, logging.getLogger("hypercorn"), logging.getLogger("hpack")]
+    before = [(logger, logger.level, logger.propagate) for logger in loggers]
+    handlers, root.handlers = root.handlers, []
+    yield root
+    root.handlers = handlers
+    for logger, level, propagate in before:
+        logger.propagate = propagate
+        logger.setLevel(level)
+
+
+def test_headers_of_http2_come_into_no_log(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logs("DEBUG")
+    Encoder().encode([("authorization", "Bearer abc")])
+    root.debug("the end")
+    assert [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()] == ["the end"]
 
 
 # Whose request it is
