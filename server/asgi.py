@@ -37,6 +37,9 @@ from server.limits import Limits
 from server.live_configuration import CHANNEL, LiveConfiguration
 from server.logs import set_up_logs
 from server.outage import Outage
+from server.presence import Presence
+from server.presence_sweep import PresenceSweep
+from server.push.push import open_push
 from server.services import Services
 from storage.accounts import Accounts
 from storage.api_keys import ApiKeys
@@ -45,12 +48,16 @@ from storage.bookings import Bookings
 from storage.breakers import BreakerTable
 from storage.configuration import Configuration
 from storage.credits import Credits
+from storage.device_events import DeviceEvents
+from storage.devices import Devices
 from storage.errors import StorageError
 from storage.journal import open_journal
 from storage.listening import Listener
 from storage.login_states import LoginStates
 from storage.migrate import check_schema
 from storage.postgres import Database, open_database
+from storage.presence import PresenceTable
+from storage.presence_history import PresenceHistory
 from storage.rate_limits import RateLimits
 from storage.redis import Redis, open_redis
 from storage.sessions import Sessions
@@ -143,6 +150,9 @@ async def open_services(config: Config) -> AsyncIterator[tuple[Services, list[Lo
             billing = await stack.enter_async_context(
                 open_billing(config.billing, database, credits_, sign_in.auditor, terms)
             )
+            push = await stack.enter_async_context(open_push(config.push, database))
+            links, presence_history = PresenceTable(redis), PresenceHistory(database)
+            presence_sweep = PresenceSweep(links, presence_history)
             services = Services(
                 config=config,
                 database=database,
@@ -160,11 +170,15 @@ async def open_services(config: Config) -> AsyncIterator[tuple[Services, list[Lo
                 breakers=breakers,
                 consent_gate=build_consent_gate(database, config.consent_region, lambda: live.documents),
                 gateway=gateway,
+                devices=Devices(database),
+                presence=Presence(links, DeviceEvents(redis), presence_history, push.notify),
+                push=push,
             )
             leases = Leases(credits_, journal, config.journal_folder, gateway.call_off)
             true_up = TrueUp(UncheckedUsages(database), credits_, gateway.look_up, gateway.looks_up)
             loops: list[Loop] = [partial(live.keep_fresh, listener), breakers.keep_fresh, network.watch_silence]
             loops += [issuer.keep_keys_fresh, sign_in.keep_purged, true_up.keep_truing_up, *billing.loops]
+            loops += [presence_sweep.keep_sweeping, presence_sweep.keep_purged, *push.loops]
             yield services, [*loops, leases.keep_renewing, leases.keep_sweeping]
 
 

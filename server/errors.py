@@ -103,6 +103,10 @@ class ChoiceUnknown(ServerError):
     """A word that is none of those it may be. The message lists them."""
 
 
+class DeviceInvalid(ServerError):
+    """What a device says of itself does not hold. The message is a word that clients know, or names the header."""
+
+
 class VersionConflict(ServerError):
     """Somebody else has written what the caller was going to replace. The message says which version stands now."""
 
@@ -168,6 +172,7 @@ _TABLE: Mapping[type[Exception], _Kind] = {
     RequestInvalid: _Kind(400, "validation_error", "Validation error"),
     ArgumentInvalid: _Kind(400, "invalid_argument", "Invalid argument"),
     ChoiceUnknown: _Kind(400, "bad_request", "Bad request"),
+    DeviceInvalid: _Kind(400, "bad_request", "Bad request"),
     ConsentRequired: _Kind(403, "consent_required", "Consent required"),
     VersionConflict: _Kind(409, "conflict", "Conflict"),
     BodyTooLarge: _Kind(413, "payload_too_large", "Payload too large"),

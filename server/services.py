@@ -18,7 +18,10 @@ from server.config import Config
 from server.consent_gate import ConsentGate
 from server.limits import Limits
 from server.live_configuration import LiveConfiguration
+from server.presence import Presence
+from server.push.push import Push
 from storage.api_keys import ApiKeys
+from storage.devices import Devices
 from storage.postgres import Database
 from storage.redis import Redis
 
@@ -43,6 +46,9 @@ class Services:
     breakers: SharedBreakers
     consent_gate: ConsentGate | None
     gateway: Gateway
+    devices: Devices
+    presence: Presence
+    push: Push
 
 
 def use_services(services: Services, extensions: dict[str, object]) -> None:

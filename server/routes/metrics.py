@@ -17,6 +17,7 @@ from server.errors import Problem, envelope
 from server.guard import access
 from server.routes.deployment import CLOSED, REFUSED, is_token
 from server.services import services
+from storage.deliveries import Traffic
 from storage.journal import count_running
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -37,7 +38,7 @@ class Gauge:
 @blueprint.get("/metrics")
 @access(is_public=True)
 async def show_metrics() -> Response:
-    """For whoever brings the token of the deployment page. One small read of PostgreSQL."""
+    """For whoever brings the token of the deployment page. A small read of PostgreSQL, and another if pushes are on."""
     expected = services().config.deployment_token
     if expected is None:
         return _refuse(CLOSED)
@@ -45,7 +46,9 @@ async def show_metrics() -> Response:
         return _refuse(REFUSED)
     running = await trio.to_thread.run_sync(count_running, services().config.journal_folder)
     latest = await services().billing.reconciliation.books.find_latest()
+    traffic = await services().push.deliveries.count() if services().push.platforms else None
     gauges = [*build_process_gauges(running, edge().requests - 1), *build_account_gauges(latest)]
+    gauges += build_push_gauges(traffic)
     return Response(write_text(gauges), content_type=CONTENT_TYPE)
 
 
@@ -69,6 +72,16 @@ def build_account_gauges(latest: tuple[float, Mapping[str, Any]] | None) -> Iter
     yield Gauge("cloche_stripe_events", "Events of Stripe that are not done", found.get("stripe_events", {}), "state")
     if stripe := found.get("stripe"):
         yield Gauge("cloche_stripe_payments", "Payments of the last days, compared with Stripe", stripe, "what")
+
+
+def build_push_gauges(traffic: Traffic | None) -> Iterator[Gauge]:
+    """None where pushes are off."""
+    if traffic is None:
+        return
+    late = "How long the push waits that should have been sent first, in seconds"
+    yield Gauge("cloche_pushes_due", "Pushes that are to be sent", traffic.due, "platform")
+    yield Gauge("cloche_push_late_seconds", late, traffic.late_seconds, "platform")
+    yield Gauge("cloche_pushes_recent", "Pushes of the last hour's notifications", traffic.recent, "state")
 
 
 _PLAIN = {

@@ -2,8 +2,9 @@
 phone (Swift). A member that they cannot do without has no default; a number is no string, and an integer no float.
 """
 
+import re
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -224,3 +225,75 @@ class Region(Struct):
 
 class OnboardingVideos(Struct):
     videos: dict[str, str]
+
+
+class DesktopRegistered(Struct, rename="camel"):
+    device_id: UUID
+    status: Literal["online", "offline"]
+    created_at: Name
+    updated_at: Name
+
+
+class PhoneRegistered(Struct, rename="camel"):
+    device_id: UUID
+    device_name: str
+    device_type: Name
+    platform: Name
+    app_version: Name
+    is_connected: bool
+    status: str | None = None
+
+
+class PhoneCapabilities(Struct, rename="camel"):
+    """What the phone looks for in what a desktop can do."""
+
+    supports_voice: bool = False
+    supports_merge: bool = False
+    supports_file_search: bool = False
+    supports_research: bool = False
+    supports_tasks: bool = False
+    supports_plans: bool = False
+    max_concurrent_jobs: I64 | None = None
+    priority_level: I64 | None = None
+    active_project_directory: str | None = None
+
+
+class PhoneDevice(Struct, rename="camel"):
+    """A desktop in the phone's list. One that cannot be decoded takes the whole list along. Dates are PhoneDates'."""
+
+    device_id: UUID
+    device_name: str
+    device_type: Name
+    platform: Name
+    app_version: Name
+    status: Name
+    is_connected: bool
+    created_at: str
+    platform_version: str | None = None
+    last_heartbeat: str | None = None
+    updated_at: str | None = None
+    cpu_usage: float | None = None
+    memory_usage: float | None = None
+    disk_space_gb: I64 | None = None
+    active_jobs: I64 | None = None
+    capabilities: PhoneCapabilities | None = None
+
+
+class PhoneDates:
+    """The phone's dates of devices, as long as its process lives. One formatter serves them all, and its first failure
+    changes its format for ever: from then on every date with a fraction is lost, and with it the list of devices.
+    """
+
+    _SECONDS = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
+
+    def __init__(self) -> None:
+        self._format = rf"{self._SECONDS}\.\d{{6}}Z"
+
+    def decode(self, text: str) -> datetime:
+        """Raises ValueError."""
+        if not re.fullmatch(self._format, text):
+            self._format = rf"{self._SECONDS}Z"
+        is_known = re.fullmatch(self._format, text) or re.fullmatch(rf"{self._SECONDS}(Z|[+-]\d\d:\d\d)", text)
+        if not is_known:
+            raise ValueError(f"the phone knows no such date: {text}")
+        return datetime.fromisoformat(text).astimezone(UTC)

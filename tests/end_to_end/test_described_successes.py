@@ -96,7 +96,7 @@ def list_forms(document: Mapping[str, Any]) -> Iterator[Form]:
 
 async def test_every_form_of_every_answer_comes_as_it_is_described(stores: Stores) -> None:
     async with open_asker(stores) as (cloche, asker):
-        for ask_some in (call, spend, buy, administer, agree, estimate, sign_in):
+        for ask_some in (call, spend, buy, administer, agree, estimate, sign_in, link, notify):
             await ask_some(cloche, asker)
         await look(asker)
         await leave(cloche, asker)
@@ -175,6 +175,40 @@ async def sign_in(cloche: Cloche, asker: Asker) -> None:
     session = await asker.ask("POST", "/auth0/finalize-login", headers={}, body=body)
     await asker.ask("POST", "/api/auth0/refresh-app-token", headers=attempt.sign(session))
     await asker.ask("GET", "/auth0/poll-status", 204, headers={}, query={"pid": ANYBODY})
+
+
+async def link(_: Cloche, asker: Asker) -> None:
+    """A desktop, which the routes of a path know by the caller's own id; then a phone, by the same one."""
+    own, headers = "/api/devices/{device_id}", {**asker.who.headers, "X-Client-Type": "desktop"}
+    device = {"device_id": headers["X-Device-ID"]}
+    said = {"deviceName": "Studio", "platform": "macos", "appVersion": "1.2.3"}
+    await asker.ask("POST", "/api/devices/register", 201, headers, body={**said, "localIps": ["10.0.0.2"]})
+    await asker.ask("POST", "/api/devices/heartbeat", body={"cpuUsage": 12.5, "diskSpaceGb": 100})
+    await asker.ask("POST", f"{own}/heartbeat", path_parameters=device, body={"status": "away", "memoryUsage": None})
+    (listed,) = await asker.ask("GET", "/api/devices")
+    assert (listed["cpuUsage"], listed["diskSpaceGb"], listed["memoryUsage"]) == (12.5, 100, None)
+    await asker.ask("GET", f"{own}/connection-descriptor", path_parameters=device)
+    await asker.ask("POST", "/api/devices/mobile/register", 201, body={**said, "platform": "ios"})
+    for method in ("PUT", "POST"):
+        await asker.ask(method, "/api/devices/push-token", body={"platform": "ios", "token": "ab" * 32})
+        await asker.ask(method, f"{own}/push-token", path_parameters=device, body={"pushToken": "ab" * 32})
+    await asker.ask("POST", "/api/devices/push/register", body={"platform": "ios", "deviceToken": "ab" * 32})
+    await asker.ask("DELETE", own, 204, path_parameters=device)
+
+
+async def notify(_: Cloche, asker: Asker) -> None:
+    notifications = "/api/notifications"
+    told = {"jobId": "job-1", "title": "Done", "body": "It is done", "customData": {"type": "job_completed"}}
+    for kind in ("completed", "failed", "progress"):
+        await asker.ask("POST", f"{notifications}/job-{kind}", body=told)
+    await asker.ask("POST", f"{notifications}/test")
+    page = await asker.ask("GET", notifications, query={"limit": 2})
+    first, second = ({"notification_id": each["id"]} for each in page["notifications"])
+    await asker.ask("GET", notifications, query={"before": page["nextCursor"], "unreadOnly": True})
+    assert await asker.ask("POST", f"{notifications}/{{notification_id}}/read", path_parameters=first) == {"updated": 1}
+    assert await asker.ask("POST", f"{notifications}/read", body={"all": True}) == {"updated": 2}
+    await asker.ask("DELETE", f"{notifications}/{{notification_id}}", 204, path_parameters=second)
+    assert await asker.ask("DELETE", notifications) == {"deleted": 2}
 
 
 async def look(asker: Asker) -> None:

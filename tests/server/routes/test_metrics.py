@@ -1,5 +1,6 @@
 """The page of figures for Prometheus: for who knows the token, in its text format, and cheap."""
 
+import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -9,7 +10,10 @@ import pytest
 
 from server.routes.metrics import CONTENT_TYPE, Gauge, build_account_gauges, write_text
 from storage.journal import open_journal
+from tests.server.push import fcm_samples
 from tests.server.served import Served, open_served
+from tests.storage.people import open_query
+from tests.storage.phones import Phones
 
 TOKEN = "measure-me"
 LINE = re.compile(r'(# (HELP|TYPE) [a-z_]+ .+)|[a-z_]+(\{[a-z]+="[^"\n]*"\})? -?[0-9.e+-]+')
@@ -66,6 +70,22 @@ async def test_what_the_last_reconciliation_found_is_there(served: Served) -> No
     assert {"cloche_debts 0", "cloche_debts_usd 0", "cloche_provisional 0", "cloche_open_purchases 0"} <= set(lines)
     [age] = [line for line in lines if line.startswith("cloche_reconciliation_age_seconds ")]
     assert 0 <= float(age.split()[1]) < 60
+
+
+async def test_where_pushes_are_on_it_is_told_how_many_wait(
+    stores: Mapping[str, str], tmp_path: Path, owner_database_url: str
+) -> None:
+    fcm = fcm_samples.build_settings("http://127.0.0.1:9")
+    account = {name: getattr(fcm, name) for name in ("project_id", "client_email", "private_key_id", "private_key")}
+    settings = {"FCM_SERVICE_ACCOUNT": json.dumps({**account, "token_uri": fcm.token_url})}
+    with open_query(owner_database_url) as query:
+        phones = Phones(query)
+        phones.notify(phones.make_token(platform="android"), ago="2 minutes")
+    async with open_served(stores, tmp_path, VIBE_DEPLOYMENT_TOKEN=TOKEN, **settings) as served:
+        lines = await measure(served)
+    assert {'cloche_pushes_due{platform="android"} 1', 'cloche_pushes_recent{state="due"} 1'} <= set(lines)
+    [late] = [line for line in lines if line.startswith('cloche_push_late_seconds{platform="android"} ')]
+    assert 120 <= float(late.split()[1]) < 180
 
 
 # What is written
