@@ -1,5 +1,6 @@
 """What every test may ask for: a database of its own, a Redis of its own, the recordings if they are there."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,3 +106,19 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CLOCHE_NO_SKIPS") and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def bare_logs() -> Iterator[logging.Logger]:
+    """The root logger, without what pytest listens with, for a test that sets up logs as a server does. All that it
+    touches is left as it was found.
+    """
+    root = logging.getLogger()
+    loggers = [root, logging.getLogger("hypercorn"), logging.getLogger("hpack")]
+    before = [(logger, logger.level, logger.propagate) for logger in loggers]
+    handlers, root.handlers = root.handlers, []
+    yield root
+    root.handlers = handlers
+    for logger, level, propagate in before:
+        logger.propagate = propagate
+        logger.setLevel(level)

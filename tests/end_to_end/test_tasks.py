@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import hypercorn.config
 import hypercorn.trio
+import pytest
 import trio
 
 from proxy.provider import load_providers
@@ -18,6 +19,8 @@ from tests.end_to_end.test_leaving import cut_one, read_number, says_and_waits
 from tests.fakes import RecordedRequest, Step, open_fake_upstream
 
 STREAMS = 120
+
+pytestmark = pytest.mark.usefixtures("bare_logs")  # the application sets up the logs of its process
 
 
 @asynccontextmanager

@@ -65,24 +65,10 @@ def test_no_value_is_too_odd_for_a_line(value: object, shown: object) -> None:
     assert show(msg="odd", value=value)["value"] == shown
 
 
-@pytest.fixture
-def root() -> Iterator[logging.Logger]:
-    """Left as it was found."""
-    root = logging.getLogger()
-    loggers = [root, logging.getLogger("hypercorn"), logging.getLogger("hpack")]
-    before = [(logger, logger.level, logger.propagate) for logger in loggers]
-    handlers, root.handlers = root.handlers, []
-    yield root
-    root.handlers = handlers
-    for logger, level, propagate in before:
-        logger.propagate = propagate
-        logger.setLevel(level)
-
-
-def test_headers_of_http2_come_into_no_log(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+def test_headers_of_http2_come_into_no_log(bare_logs: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logs("DEBUG")
     Encoder().encode([("authorization", "Bearer abc")])
-    root.debug("the end")
+    bare_logs.debug("the end")
     assert [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()] == ["the end"]
 
 
