@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from storage.redis import LuaScript, Redis
+from storage.redis import LuaScript, Redis, milliseconds
 
 Breaker = tuple[str, str]
 """A provider's code, and a model id of ours."""
@@ -99,14 +99,14 @@ class BreakerTable:
     async def exchange(self, successes: Mapping[Breaker, int]) -> dict[Breaker, Standing]:
         """Count the successes since the last exchange, and read which breakers are not closed."""
         keys = [_OPENINGS_KEY, *map(outcomes_key, successes)]
-        args = [_milliseconds(self.settings.forget_seconds), _milliseconds(self.settings.window_seconds)]
+        args = [milliseconds(self.settings.forget_seconds), milliseconds(self.settings.window_seconds)]
         rows = await _run(self.redis, _EXCHANGE, keys, [*args, *successes.values()])
         return {_read_name(name): _read_standing(opening, left) for name, opening, left in rows}
 
     async def read_outcomes(self, breakers: Sequence[Breaker]) -> dict[Breaker, Outcomes]:
         """Of those that have any."""
         keys = [outcomes_key(breaker) for breaker in breakers]
-        rows = await _run(self.redis, _OUTCOMES, keys, [_milliseconds(self.settings.window_seconds)])
+        rows = await _run(self.redis, _OUTCOMES, keys, [milliseconds(self.settings.window_seconds)])
         return {breakers[place - 1]: Outcomes(successes, failures) for place, successes, failures in rows}
 
     async def note_failure(
@@ -121,7 +121,7 @@ class BreakerTable:
         pause = max(rules.cooldown_seconds, min(retry_after_seconds, rules.max_cooldown_seconds))
         times = (rules.window_seconds, rules.cooldown_seconds, rules.max_cooldown_seconds, pause)
         counts = (successes, rules.min_failures, str(rules.min_failure_share))
-        row = await self._tell(_FAILURE, breaker, opening, *counts, *map(_milliseconds, times))
+        row = await self._tell(_FAILURE, breaker, opening, *counts, *map(milliseconds, times))
         return _read_verdict(row)
 
     async def note_probe_success(self, breaker: Breaker, opening: int) -> Verdict:
@@ -130,13 +130,13 @@ class BreakerTable:
 
     async def ask_for_probe(self, breaker: Breaker) -> ProbeAnswer:
         """The place of the one call that may probe the provider, if it is free."""
-        row = await self._tell(_PROBE, breaker, _milliseconds(self.settings.probe_seconds))
+        row = await self._tell(_PROBE, breaker, milliseconds(self.settings.probe_seconds))
         opening, left, is_granted, probe_left = row
         return ProbeAnswer(_read_standing(opening, left), is_granted == 1, probe_left / 1000)
 
     async def _tell(self, script: LuaScript, breaker: Breaker, *args: str | int) -> list[Any]:
         keys = [_OPENINGS_KEY, outcomes_key(breaker), probe_key(breaker), streak_key(breaker)]
-        forget = _milliseconds(self.settings.forget_seconds)
+        forget = milliseconds(self.settings.forget_seconds)
         return await _run(self.redis, script, keys, [_name(breaker), forget, *args])
 
 
@@ -162,10 +162,6 @@ def _read_standing(opening: int, left_ms: int) -> Standing:
 def _read_verdict(row: list[Any]) -> Verdict:
     opening, left_ms, has_turned = row
     return Verdict(_read_standing(opening, left_ms), has_turned == 1)
-
-
-def _milliseconds(seconds: float) -> int:
-    return max(1, round(seconds * 1000))
 
 
 _NOW = """

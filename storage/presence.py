@@ -32,7 +32,7 @@ from storage.presence_scripts import (
     TELL_SILENT,
     TOUCH,
 )
-from storage.redis import LuaScript, Redis, command
+from storage.redis import LuaScript, Redis, command, milliseconds
 
 ClientType = Literal["desktop", "mobile", "other"]
 Standing = Literal["kept", "lost", "replaced", "dropped"]
@@ -146,7 +146,7 @@ class PresenceTable:
         """The link of a connection that has been open for so long, and was lost, or perhaps never entered: it is the
         device's again, unless that has or had a newer one, or was unlinked. Safe to repeat.
         """
-        return await self._enter(user_id, link, _milliseconds(open_seconds))
+        return await self._enter(user_id, link, milliseconds(open_seconds))
 
     async def touch(self, user_id: UUID, link: Link) -> Standing:
         """The device has shown life: its link, as it was entered, holds for another TTL if it is this connection's."""
@@ -204,23 +204,23 @@ class PresenceTable:
 
     async def claim_announcement(self, user_id: UUID, device_id: UUID, seconds: float) -> bool:
         """Whoever gets it may tell that the device is back; nobody else for so long."""
-        key, milliseconds = announced_key(user_id, device_id), _milliseconds(seconds)
-        return bool(await command(self.redis.set(key, b"", condition=PureToken.NX, px=milliseconds)))
+        key, expiry_ms = announced_key(user_id, device_id), milliseconds(seconds)
+        return bool(await command(self.redis.set(key, b"", condition=PureToken.NX, px=expiry_ms)))
 
     @property
     def _memory_ms(self) -> int:
-        return _milliseconds(max(MEMORY_SECONDS, 2 * self.ttl_seconds))
+        return milliseconds(max(MEMORY_SECONDS, 2 * self.ttl_seconds))
 
     async def _enter(self, user_id: UUID, link: Link, open_ms: int) -> Entered:
         device_id, connection_id = str(link.device_id), str(link.connection_id)
         member = _Due(user_id, device_id, connection_id).member
-        await ADD_DUE.run(self.redis, [due_key()], [_milliseconds(self.ttl_seconds), self._memory_ms, member])
+        await ADD_DUE.run(self.redis, [due_key()], [milliseconds(self.ttl_seconds), self._memory_ms, member])
         told = msgspec.json.encode(_Told(link.instance, link.client_type, link.device_name))
         entry = (int(link.is_visible), told, link.connected_at, open_ms, MAX_KNOWN)
         return _read_entered(link, await self._run(ENTER, user_id, device_id, connection_id, *entry))
 
     async def _claim_due(self, limit: int) -> tuple[int, Sequence[_Due]]:
-        args = [limit, _milliseconds(CLAIM_SECONDS), self._memory_ms]
+        args = [limit, milliseconds(CLAIM_SECONDS), self._memory_ms]
         claim, members = await CLAIM_DUE.run(self.redis, [due_key()], args)
         return claim, [_read_due(member) for member in members]
 
@@ -237,7 +237,7 @@ class PresenceTable:
         return gone
 
     async def _run(self, script: LuaScript, user_id: UUID, *args: str | int | bytes) -> Any:
-        always = (events_channel(user_id), self._memory_ms, _milliseconds(self.ttl_seconds))
+        always = (events_channel(user_id), self._memory_ms, milliseconds(self.ttl_seconds))
         return await script.run(self.redis, [presence_key(user_id)], [*always, *args])
 
 
@@ -272,7 +272,3 @@ def _read_link(row: Sequence[Any]) -> Link:
 def _read_due(member: bytes) -> _Due:
     user_id, device_id, connection_id = member.decode().split("/")
     return _Due(UUID(user_id), device_id, connection_id)
-
-
-def _milliseconds(seconds: float) -> int:
-    return max(1, round(seconds * 1000))

@@ -114,6 +114,11 @@ async def _ungrouped() -> AsyncIterator[None]:
         raise group.exceptions[0] from group.exceptions[0].__cause__
 
 
+def milliseconds(seconds: float) -> int:
+    """As scripts and expiries take a time, which is never none."""
+    return max(1, round(seconds * 1000))
+
+
 @dataclass(frozen=True, slots=True)
 class LuaScript:
     """A script, known to Redis by its hash once it has run there. The client's own class builds each command three

@@ -14,6 +14,7 @@ from storage.embedded import EmbeddedServers, temporary_servers
 from storage.migrate import migrate
 from storage.seed import seed
 from tests.databases import Databases, open_databases
+from tests.storage.people import Query, open_query
 
 PROJECT = Path(__file__).resolve().parent.parent
 RECORDINGS = PROJECT.parent / "shared" / "recordings"
@@ -106,6 +107,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CLOCHE_NO_SKIPS") and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def query(owner_database_url: str) -> Iterator[Query]:
+    """What the tables hold, seen by the superuser."""
+    with open_query(owner_database_url) as query:
+        yield query
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 MOST_BYTES = 1 << 17
 """Of a request: a command's words and its environment. The kernel's limit for a message of this kind is higher."""
@@ -89,7 +90,7 @@ def end_all(tellers: dict[int, int]) -> None:
     sys.exit()
 
 
-def become(request: dict[str, object], descriptors: list[int]) -> tuple[list[str], bool]:
+def become(request: dict[str, Any], descriptors: list[int]) -> tuple[list[str], bool]:
     """A process as if it had just been started: nothing of ours is open in it but its output and its errors."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -98,8 +99,8 @@ def become(request: dict[str, object], descriptors: list[int]) -> tuple[list[str
     os.dup2(descriptors[1], 2)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     os.environ.clear()
-    os.environ.update(request["environment"])  # type: ignore[call-overload]  # JSON of ours
-    return request["words"], request["is_strict"]  # type: ignore[return-value]  # JSON of ours
+    os.environ.update(request["environment"])
+    return request["words"], request["is_strict"]
 
 
 def main() -> None:

@@ -12,11 +12,11 @@ from server.errors import NotFound
 from server.guard import caller
 from server.operations import operation
 from server.push_token_rules import check_environment, check_platform, check_push_token
+from server.routes.devices import UNKNOWN
 from server.services import services
 from server.times import show_exact_time
 
 DEVICE_ID = {"X-Device-ID": "The UUID of the device that calls."}
-UNKNOWN = "you have no such device; GET /api/devices lists your desktops"
 
 blueprint = Blueprint("push_tokens", __name__, url_prefix="/api/devices")
 

@@ -17,7 +17,7 @@ from storage.presence import Link, PresenceTable
 from storage.presence_history import PresenceHistory
 from storage.redis import open_redis
 from tests.storage.device_event_log import DeviceEventLog, open_device_event_log
-from tests.storage.people import Query, open_query
+from tests.storage.people import Query
 from tests.storage.redis_server import RedisServer
 
 
@@ -25,12 +25,6 @@ from tests.storage.redis_server import RedisServer
 async def database(database_url: str) -> AsyncIterator[Database]:
     async with open_database(database_url, size=4) as database:
         yield database
-
-
-@pytest.fixture
-def query(owner_database_url: str) -> Iterator[Query]:
-    with open_query(owner_database_url) as query:
-        yield query
 
 
 @pytest.fixture

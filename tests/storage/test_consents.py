@@ -1,6 +1,6 @@
 """Consents: what stands, what has happened, and who is counted."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ from storage.postgres import Database, open_database
 from storage.sign_ins import SignIns
 from tests.storage.calls import make_user
 from tests.storage.documents import build_document, write_documents
-from tests.storage.people import ENTRY, Query, open_query, wait_until_somebody_waits
+from tests.storage.people import ENTRY, Query, wait_until_somebody_waits
 
 EVENTS = """
     SELECT doc_type, region, version, action, source, address, user_agent, metadata
@@ -41,12 +41,6 @@ HOUR = timedelta(hours=1)
 async def database(database_url: str) -> AsyncIterator[Database]:
     async with open_database(database_url, size=8) as database:
         yield database
-
-
-@pytest.fixture
-def query(owner_database_url: str) -> Iterator[Query]:
-    with open_query(owner_database_url) as query:
-        yield query
 
 
 def build_act(user_id: UUID, doc_type: DocType = "terms", region: LegalRegion = "eu", **changes: Any) -> ConsentAct:

@@ -1,6 +1,6 @@
 """Devices: each its user's and nobody else's, whatever ids are told."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
@@ -14,7 +14,7 @@ from storage.accounts import Accounts
 from storage.credits import UserUnknown
 from storage.devices import MAX_REGISTERED, Device, Devices, Registration, Vitals
 from storage.postgres import Database, open_database
-from tests.storage.people import Query, open_query
+from tests.storage.people import Query
 
 DEVICE = UUID("d1d1d1d1-0000-4000-8000-00000000000d")
 DESKTOP = Registration(
@@ -40,13 +40,6 @@ LOCK_DEVICES: LiteralString = "SELECT FROM devices FOR UPDATE"
 async def devices(database_url: str) -> AsyncIterator[Devices]:
     async with open_database(database_url, size=8) as database:
         yield Devices(database)
-
-
-@pytest.fixture
-def query(owner_database_url: str) -> Iterator[Query]:
-    """What the tables hold, seen by the superuser."""
-    with open_query(owner_database_url) as query:
-        yield query
 
 
 @pytest.fixture

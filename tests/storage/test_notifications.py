@@ -1,6 +1,6 @@
 """Notifications: stored with all that is to be delivered, or not at all; each user's own; kept for a bounded time."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
@@ -31,13 +31,6 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def notifications(database: Database) -> Notifications:
     return Notifications(database)
-
-
-@pytest.fixture
-def query(owner_database_url: str) -> Iterator[Query]:
-    """What the tables hold, seen by the superuser."""
-    with open_query(owner_database_url) as query:
-        yield query
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Purchases: an order before anything else, credits booked once whatever happens, and taken back in proportion."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
@@ -27,7 +27,7 @@ from storage.purchases import (
     compute_taken_back_usd,
 )
 from tests.storage.calls import make_user
-from tests.storage.people import ENTRY, Query, open_query, wait_until_somebody_waits
+from tests.storage.people import ENTRY, Query, wait_until_somebody_waits
 
 CENTS = (1000, 200, 800)
 PAID = Paid(1190, "pi_1", "ch_1")
@@ -48,12 +48,6 @@ def build_entry(purchase: Purchase) -> AuditEntry:
 async def purchases(database_url: str) -> AsyncIterator[Purchases]:
     async with open_database(database_url, size=8) as database:
         yield Purchases(database, AuditLog(database, "eu", "only-for-tests-0123456789abcdef-0123456789"))
-
-
-@pytest.fixture
-def query(owner_database_url: str) -> Iterator[Query]:
-    with open_query(owner_database_url) as query:
-        yield query
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Push tokens: each of one device, each device of one user, and whoever brought a token last has it."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
 import pytest
@@ -29,13 +29,6 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def tokens(database: Database) -> PushTokens:
     return PushTokens(database)
-
-
-@pytest.fixture
-def query(owner_database_url: str) -> Iterator[Query]:
-    """What the tables hold, seen by the superuser."""
-    with open_query(owner_database_url) as query:
-        yield query
 
 
 @pytest.fixture

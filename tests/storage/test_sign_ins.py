@@ -1,6 +1,6 @@
 """Signing in: one user for everybody, whoever comes first, and nobody else's account."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
@@ -23,7 +23,6 @@ from tests.storage.people import (
     build_identity,
     build_login,
     now,
-    open_query,
     wait_until_somebody_waits,
 )
 
@@ -43,12 +42,6 @@ def audit(database: Database) -> AuditLog:
 @pytest.fixture
 def sign_ins(database: Database, audit: AuditLog) -> SignIns:
     return SignIns(database, audit)
-
-
-@pytest.fixture
-def query(owner_database_url: str) -> Iterator[Query]:
-    with open_query(owner_database_url) as query:
-        yield query
 
 
 async def sign_in(sign_ins: SignIns, identity: Identity | None = None) -> SignedIn:

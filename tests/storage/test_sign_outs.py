@@ -1,6 +1,6 @@
 """Signing out and away: what ends, what stands, and what nobody may bring back."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext, suppress
 from datetime import timedelta
 from functools import partial
@@ -24,7 +24,6 @@ from tests.storage.people import (
     build_identity,
     build_login,
     now,
-    open_query,
     wait_until_somebody_waits,
 )
 
@@ -47,12 +46,6 @@ def audit(database: Database) -> AuditLog:
 @pytest.fixture
 def sign_ins(database: Database, audit: AuditLog) -> SignIns:
     return SignIns(database, audit)
-
-
-@pytest.fixture
-def query(owner_database_url: str) -> Iterator[Query]:
-    with open_query(owner_database_url) as query:
-        yield query
 
 
 async def sign_in(sign_ins: SignIns, login: Login, subject: str = "auth0|ann") -> User:

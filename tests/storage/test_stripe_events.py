@@ -1,6 +1,6 @@
 """Stripe's events: stored once, claimed by one worker at a time, due again when a worker is gone, ended once."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
@@ -10,7 +10,7 @@ from psycopg import errors
 from storage.errors import StorageError
 from storage.postgres import open_database
 from storage.stripe_events import StripeEvents
-from tests.storage.people import Query, open_query
+from tests.storage.people import Query
 
 LEASE_SECONDS = 60
 PAYLOAD = b'{"id": "evt_1", "data": {"object": {"name": "\\u0000 \xc3\xa4"}}}\n'
@@ -20,12 +20,6 @@ PAYLOAD = b'{"id": "evt_1", "data": {"object": {"name": "\\u0000 \xc3\xa4"}}}\n'
 async def events(database_url: str) -> AsyncIterator[StripeEvents]:
     async with open_database(database_url, size=8) as database:
         yield StripeEvents(database)
-
-
-@pytest.fixture
-def query(owner_database_url: str) -> Iterator[Query]:
-    with open_query(owner_database_url) as query:
-        yield query
 
 
 async def store(events: StripeEvents, *ids: str) -> None:

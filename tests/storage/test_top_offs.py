@@ -1,6 +1,6 @@
 """Top-offs in PostgreSQL: who is due, one order at a time, leases, failures in a row."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from decimal import Decimal
 from uuid import uuid4
@@ -17,7 +17,7 @@ from storage.purchases import Paid, Purchases
 from storage.sign_ins import SignIns
 from storage.top_offs import DueTopOff, Failure, OpenTopOff, TopOffTable
 from tests.storage.calls import build_hold, build_settlement
-from tests.storage.people import ENTRY, Query, open_query, wait_until_somebody_waits
+from tests.storage.people import ENTRY, Query, wait_until_somebody_waits
 from tests.storage.top_offs import (
     CENTS,
     DECLINED,
@@ -35,12 +35,6 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     with trio.fail_after(120):
         async with open_database(database_url, size=8) as database:
             yield database
-
-
-@pytest.fixture
-def query(owner_database_url: str) -> Iterator[Query]:
-    with open_query(owner_database_url) as query:
-        yield query
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Tokens of another region: they bring their user along, once, and nobody who was sent away."""
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,7 +17,7 @@ from storage.accounts import Accounts, User
 from storage.audit import AuditLog
 from storage.postgres import Database, open_database
 from storage.sign_ins import SignIns
-from tests.storage.people import ENTRY, ISSUER, Query, build_entry, build_identity, build_login, now, open_query
+from tests.storage.people import ENTRY, ISSUER, Query, build_entry, build_identity, build_login, now
 
 
 @pytest.fixture
@@ -40,12 +40,6 @@ def sign_ins(database: Database, audit: AuditLog) -> SignIns:
 @pytest.fixture
 def provisioning(sign_ins: SignIns) -> Provisioning:
     return Provisioning(sign_ins, ISSUER)
-
-
-@pytest.fixture
-def query(owner_database_url: str) -> Iterator[Query]:
-    with open_query(owner_database_url) as query:
-        yield query
 
 
 def build_token(subject: str | None = "auth0|ann", email: str = "ann@example.com", age_seconds: float = 60) -> AppToken:

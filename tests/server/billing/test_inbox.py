@@ -4,7 +4,7 @@ tests/stripe_events are written after Stripe's documentation.
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -18,7 +18,7 @@ from storage.errors import DatabaseUnavailable
 from storage.stripe_events import StripeEvents
 from tests import stripe_events
 from tests.server.billing.payments_stage import Shop
-from tests.storage.people import Query, open_query
+from tests.storage.people import Query
 
 CUSTOMER = "cus_Qexample000001"
 CARD_ACTIONS = {
@@ -37,12 +37,6 @@ async def buyer(shop: Shop) -> UUID:
 @pytest.fixture
 def inbox(shop: Shop) -> Inbox:
     return build_inbox(shop)
-
-
-@pytest.fixture
-def query(owner_database_url: str) -> Iterator[Query]:
-    with open_query(owner_database_url) as query:
-        yield query
 
 
 def build_inbox(shop: Shop) -> Inbox:

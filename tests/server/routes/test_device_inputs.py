@@ -1,7 +1,7 @@
 """Devices over HTTP, as hostile clients send them, and with ids of somebody else."""
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -25,7 +25,7 @@ from tests.server.registering import (
     tell_error,
 )
 from tests.server.served import Served, open_served
-from tests.storage.people import Query, open_query
+from tests.storage.people import Query
 
 CHANGES: list[Mapping[str, Any]] = [
     {"deviceName": "x" * 256},
@@ -72,13 +72,6 @@ HOSTILE = [
 async def served(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterator[Served]:
     async with open_served({"DATABASE_URL": database_url, "REDIS_URL": redis_url}, tmp_path) as served:
         yield served
-
-
-@pytest.fixture
-def query(owner_database_url: str) -> Iterator[Query]:
-    """What the tables hold, seen by the superuser."""
-    with open_query(owner_database_url) as query:
-        yield query
 
 
 async def test_hostile_registrations_are_refused_and_leave_nothing(served: Served, query: Query) -> None:

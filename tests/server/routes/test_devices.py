@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -29,7 +29,7 @@ from tests.server.registering import (
     tell_error,
 )
 from tests.server.served import Served, open_served
-from tests.storage.people import Query, open_query
+from tests.storage.people import Query
 
 EXACT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 
@@ -38,13 +38,6 @@ EXACT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9
 async def served(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterator[Served]:
     async with open_served({"DATABASE_URL": database_url, "REDIS_URL": redis_url}, tmp_path) as served:
         yield served
-
-
-@pytest.fixture
-def query(owner_database_url: str) -> Iterator[Query]:
-    """What the tables hold, seen by the superuser."""
-    with open_query(owner_database_url) as query:
-        yield query
 
 
 async def test_a_desktop_registers_as_the_shipped_one_does_and_again(served: Served) -> None:

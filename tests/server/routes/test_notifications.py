@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from storage.notifications import NewNotification, Notification, Place
 from tests.push_stand_in.keys import BUNDLE_ID, KEY_ID, TEAM_ID, find_apns_key, write_pem
 from tests.server.registering import ask, tell_error
 from tests.server.served import Answer, Served, build_head, open_served, token_headers
-from tests.storage.people import Query, open_query
+from tests.storage.people import Query
 
 PATH = "/api/notifications"
 JOB = {"jobId": "job-1", "title": "Done", "body": "It is done"}
@@ -61,13 +61,6 @@ async def silent_server(database_url: str, redis_url: str, tmp_path: Path) -> As
     """Without a push service."""
     async with open_served({"DATABASE_URL": database_url, "REDIS_URL": redis_url}, tmp_path) as served:
         yield served
-
-
-@pytest.fixture
-def query(owner_database_url: str) -> Iterator[Query]:
-    """What the tables hold, seen by the superuser."""
-    with open_query(owner_database_url) as query:
-        yield query
 
 
 async def tell(served: Served, user: User, kind: str, body: object = None, **headers: str) -> Answer:

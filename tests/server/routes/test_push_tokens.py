@@ -1,7 +1,7 @@
 """Push tokens as the shipped app brings them, and as the published pages say."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,7 +10,7 @@ import pytest
 
 from tests.server.registering import DEVICE, PATH, PHONE_ID, ask, register, register_phone, tell_error
 from tests.server.served import Served, open_served, token_headers
-from tests.storage.people import Query, open_query
+from tests.storage.people import Query
 
 TOKEN = "0123456789abcdef" * 4
 OTHER = "fedcba9876543210" * 4
@@ -23,13 +23,6 @@ TOKENS = "SELECT user_id, device_id, platform, token, environment FROM push_toke
 async def served(database_url: str, redis_url: str, tmp_path: Path) -> AsyncIterator[Served]:
     async with open_served({"DATABASE_URL": database_url, "REDIS_URL": redis_url}, tmp_path) as served:
         yield served
-
-
-@pytest.fixture
-def query(owner_database_url: str) -> Iterator[Query]:
-    """What the tables hold, seen by the superuser."""
-    with open_query(owner_database_url) as query:
-        yield query
 
 
 async def put(served: Served, user: Any, body: object, method: str = "PUT", path: str = OWN) -> Any:
