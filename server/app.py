@@ -5,7 +5,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
 
-from quart import Blueprint, Response, has_request_context, request, websocket
+from quart import Blueprint, Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
@@ -16,6 +16,7 @@ from server.dialects import openai, shipped
 from server.edge import Rules
 from server.errors import INTERNAL, Problem, describe, describe_status
 from server.guard import add_limit_headers, guard
+from server.outage import Outage
 from server.routes import local_issuer
 from server.services import Services, services, use_services
 
@@ -60,14 +61,18 @@ def build_edge(config: Config) -> Edge:
 
 
 async def answer_exception(error: Exception) -> Response:
+    return _answer(explain(error, request.path, services().limits.outage))
+
+
+def explain(error: Exception, path: str, outage: Outage) -> Problem:
     """An error of ours becomes what the table says; any other is a fault, logged, and told without its inside."""
     problem = describe(error)
     if problem is None:
-        logger.error("a request failed in our own code", exc_info=error, extra={"path": _find_path()})
-        problem = INTERNAL
-    elif problem.status == 503 and not services().limits.outage.has_told(error):
-        logger.warning("a request was turned away: %s", error, extra={"path": _find_path()})
-    return _answer(problem)
+        logger.error("a request failed in our own code", exc_info=error, extra={"path": path})
+        return INTERNAL
+    if problem.status == 503 and not outage.has_told(error):
+        logger.warning("a request was turned away: %s", error, extra={"path": path})
+    return problem
 
 
 async def answer_http_exception(error: HTTPException) -> Response:
@@ -76,17 +81,12 @@ async def answer_http_exception(error: HTTPException) -> Response:
     return _answer(describe_status(error.code or 500, detail, headers))
 
 
-def _answer(problem: Problem) -> Response:
+def encode_problem(problem: Problem, path: str) -> bytes:
     """In the dialect of the path, so that every client can read its errors, 404 and 405 included."""
-    dialect = openai.DIALECT if _find_path().startswith("/v1/") else shipped.DIALECT
-    return Response(
-        dialect.encode_problem(problem),
-        problem.status,
-        headers=dict(problem.headers),
-        content_type="application/json",
-    )
+    dialect = openai.DIALECT if path.startswith("/v1/") else shipped.DIALECT
+    return dialect.encode_problem(problem)
 
 
-def _find_path() -> str:
-    """Of the request at hand, or of the handshake of a WebSocket, which is refused like a request."""
-    return request.path if has_request_context() else websocket.path
+def _answer(problem: Problem) -> Response:
+    body = encode_problem(problem, request.path)
+    return Response(body, problem.status, headers=dict(problem.headers), content_type="application/json")

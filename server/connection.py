@@ -1,4 +1,4 @@
-"""How one HTTP request lives and ends.
+"""How one HTTP request lives and ends; and what a request and a WebSocket (sockets.py) have in common at the edge.
 
 Quart-Trio runs the handler and the sending of its answer in one task, which it cancels when the client has gone. All
 that the request opened lives on one exit stack of that task: it unwinds when the last byte is sent, or at once when the
@@ -12,16 +12,13 @@ import logging
 import time
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, TypeVar, cast
 
 import trio
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPScope, WebsocketScope
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from quart import Quart, current_app, request
 from quart.wrappers import Request, Response
-from quart_trio import QuartTrio
-from quart_trio.asgi import TrioASGIHTTPConnection, TrioASGIWebsocketConnection
-from werkzeug.datastructures import Headers
+from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from server.circumstances import Circumstances, set_circumstances
@@ -65,12 +62,12 @@ class Connection(TrioASGIHTTPConnection):
 
     def __init__(self, app: Quart, scope: HTTPScope) -> None:
         super().__init__(app, scope)
-        self._edge = cast(Edge, app.extensions[_EDGE])
-        self._arrival = _arrive(self._edge, scope)
+        self._edge = find_edge(app)
+        self._arrival = arrive(self._edge, scope)
         self._status: int | str = LEFT
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        began = _begin(self._edge, self._arrival)
+        began = begin(self._edge, self._arrival)
         try:
             if answers_preflight(self.scope["method"], self.scope["headers"]):
                 await self._answer_preflight(send)
@@ -80,7 +77,7 @@ class Connection(TrioASGIHTTPConnection):
             self._status = BROKEN
             logger.exception("an answer broke in our own code", extra={"path": self.scope["path"][:MAX_LOGGED_PATH]})
         finally:
-            _end(self._edge, self.scope["method"], self.scope["path"], self._status, began)
+            end(self._edge, self.scope["method"], self.scope["path"], self._status, began)
 
     async def handle_request(  # type: ignore[override] # as Quart-Trio itself has it
         self, nursery: trio.Nursery, request: Request, send: ASGISendCallable
@@ -102,53 +99,25 @@ class Connection(TrioASGIHTTPConnection):
 
     async def _answer_preflight(self, send: ASGISendCallable) -> None:
         """Nobody is asked who calls, and nothing is counted: a preflight has no credentials."""
-        headers = _encode(build_preflight(self._arrival, self.scope["headers"]))
+        headers = encode_headers(build_preflight(self._arrival, self.scope["headers"]))
         await send({"type": "http.response.start", "status": 204, "headers": headers})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         self._status = 204
 
 
-class SocketConnection(TrioASGIWebsocketConnection):
-    """One WebSocket, from its handshake to its end."""
-
-    def __init__(self, app: QuartTrio, scope: WebsocketScope) -> None:
-        super().__init__(app, scope)
-        self._edge = cast(Edge, app.extensions[_EDGE])
-        self._arrival = _arrive(self._edge, scope)
-        self._status: int | str = LEFT
-
-    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        began = _begin(self._edge, self._arrival)
-        try:
-            await super().__call__(receive, partial(self._send, send))
-        finally:
-            _end(self._edge, "GET", self.scope["path"], self._status, began)
-
-    async def _send(self, send: ASGISendCallable, event: ASGISendEvent) -> None:
-        """A refusal of the handshake is an answer like any other."""
-        if event["type"] == "websocket.http.response.start":
-            names = [name.decode() for name, _ in event["headers"]]
-            event["headers"] = [*event["headers"], *_encode(build_headers(self._arrival, names))]
-            self._status = event["status"]
-        elif event["type"] == "websocket.accept":
-            self._status = 101
-        await send(event)
-
-    async def accept_connection(self, send: ASGISendCallable, headers: Headers, subprotocol: str | None) -> None:
-        headers.set("X-Request-ID", self._arrival.request_id)
-        await super().accept_connection(send, headers, subprotocol)
-
-
-def use_edge(app: QuartTrio, edge: Edge) -> None:
+def use_edge(app: Quart, edge: Edge) -> None:
     """Let every request of the app come in by it."""
     app.extensions[_EDGE] = edge
     app.asgi_http_class = Connection
-    app.asgi_websocket_class = SocketConnection
 
 
 def edge() -> Edge:
     """Of the app that answers the request at hand."""
-    return cast(Edge, current_app.extensions[_EDGE])
+    return find_edge(current_app)
+
+
+def find_edge(app: Quart) -> Edge:
+    return cast(Edge, app.extensions[_EDGE])
 
 
 async def keep_open(resource: AbstractAsyncContextManager[T]) -> T:
@@ -157,7 +126,7 @@ async def keep_open(resource: AbstractAsyncContextManager[T]) -> T:
     return await stack.enter_async_context(resource)
 
 
-def _arrive(edge: Edge, scope: Any) -> Arrival:
+def arrive(edge: Edge, scope: Any) -> Arrival:
     """Nothing behind this line sees another name of the path, or what a proxy in front has hidden."""
     client = scope.get("client")
     arrival = read_arrival(edge.rules, client[0] if client else None, scope["scheme"], scope["headers"])
@@ -167,14 +136,14 @@ def _arrive(edge: Edge, scope: Any) -> Arrival:
     return arrival
 
 
-def _begin(edge: Edge, arrival: Arrival) -> float:
-    """A request is on its way: known to whatever runs for it, and counted. Returns when, for `_end`."""
+def begin(edge: Edge, arrival: Arrival) -> float:
+    """A request is on its way: known to whatever runs for it, and counted. Returns when, for `end`."""
     edge.requests += 1
     set_circumstances(Circumstances(arrival.request_id, arrival.address, arrival.user_agent))
     return time.perf_counter()
 
 
-def _end(edge: Edge, method: str, path: str, status: int | str, began: float) -> None:
+def end(edge: Edge, method: str, path: str, status: int | str, began: float) -> None:
     """However it ended."""
     edge.requests -= 1
     if edge.logs_access:
@@ -190,5 +159,5 @@ def _log_access(method: str, path: str, status: int | str, began: float) -> None
     )
 
 
-def _encode(headers: list[Header]) -> list[tuple[bytes, bytes]]:
+def encode_headers(headers: list[Header]) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode(), value.encode("latin1")) for name, value in headers]

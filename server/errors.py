@@ -45,6 +45,10 @@ class LimitExceeded(ServerError):
         self.retry_after_seconds = seconds
 
 
+class TooManyWatchers(ServerError):
+    """More of one user's connections watch events than may."""
+
+
 class IssuerUnavailable(ServerError):
     """Whoever signs people in (Auth0) does not answer, or not as it should: nothing is said about the caller."""
 
@@ -93,6 +97,10 @@ class NotFound(ServerError):
 
 class RequestInvalid(ServerError):
     """The request's body, headers or query are not of the form. The message names the place."""
+
+
+class UpgradeRequired(ServerError):
+    """The path is that of a WebSocket, and the request asks for none, or for another version."""
 
 
 class ArgumentInvalid(ServerError):
@@ -166,10 +174,12 @@ _TABLE: Mapping[type[Exception], _Kind] = {
     NotAllowed: _Kind(403, "forbidden", "Forbidden"),
     NotFound: _Kind(404, "not_found", "Not found"),
     LimitExceeded: _Kind(429, "rate_limit_error", "Too many requests", reason="rate_limit_exceeded"),
+    TooManyWatchers: _Kind(429, "rate_limit_error", "Too many requests", 60, reason="rate_limit_exceeded"),
     IssuerUnavailable: _Kind(
         503, "external_service_error", "External service error", 5, "sign-in cannot be reached now; try again soon"
     ),
     RequestInvalid: _Kind(400, "validation_error", "Validation error"),
+    UpgradeRequired: _Kind(426, "bad_request", "Upgrade required"),
     ArgumentInvalid: _Kind(400, "invalid_argument", "Invalid argument"),
     ChoiceUnknown: _Kind(400, "bad_request", "Bad request"),
     DeviceInvalid: _Kind(400, "bad_request", "Bad request"),
@@ -201,6 +211,9 @@ _TABLE: Mapping[type[Exception], _Kind] = {
     storage_errors.DatabaseUnavailable: _STORES_AWAY,
     storage_errors.RedisUnavailable: _STORES_AWAY,
 }
+
+_UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+"""https://www.rfc-editor.org/rfc/rfc9110#section-15.5.22 and https://www.rfc-editor.org/rfc/rfc6455#section-4.4."""
 
 _BY_STATUS: Mapping[int, _Kind] = {
     400: _Kind(400, "bad_request", "Bad request"),
@@ -308,6 +321,8 @@ def _provider_error(failed: Failed) -> dict[str, object]:
 def _problem_headers(error: Exception, kind: _Kind) -> dict[str, str]:
     if isinstance(error, LimitExceeded):
         return {"Retry-After": str(error.retry_after_seconds), **limit_headers(error.verdict)}
+    if isinstance(error, UpgradeRequired):
+        return dict(_UPGRADE)
     return {} if kind.retry_after_seconds is None else {"Retry-After": str(kind.retry_after_seconds)}
 
 

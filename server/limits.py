@@ -44,11 +44,14 @@ class Limits:
             await self._table.adjust([draw], drawn.drawn_at, -1)
 
     async def take_for_caller(
-        self, owner: UUID, key_id: UUID | None, budget: Budget, lookups: Sequence[str]
+        self, owner: UUID, key_id: UUID | None, budget: Budget, lookups: Sequence[str], device_id: str | None = None
     ) -> tuple[list[bytes | None], Verdict | None]:
-        """After sign-in: the user's budget and, if there is one, the key's. With the values of `lookups`: nothing known
-        of them while Redis is away.
+        """After sign-in: the user's budget and, if there is one, the key's; the device's instead, if the budget is one
+        by device. `device_id` is what the credentials are bound to, never what a caller merely says. With the values of
+        `lookups`: nothing known of them while Redis is away.
         """
+        if budget.is_by_device and device_id is not None:
+            return await self._take([budget], [_draw(str(owner), budget, device_id)], lookups)
         return await self._take([budget], _caller_draws(owner, key_id, budget), lookups)
 
     def open_allowance(self, owner: UUID, key_id: UUID | None, drawn: Verdict | None) -> Allowance:

@@ -142,7 +142,7 @@ class Callers:
 
     async def _find_token(self, token: AppToken, budget: Budget) -> Caller:
         lookups = self.sessions.lookups(token.user_id, token.revocation_id)
-        values, verdict = await self.limits.take_for_caller(token.user_id, None, budget, lookups)
+        values, verdict = await self.limits.take_for_caller(token.user_id, None, budget, lookups, token.device_id)
         if TOMBSTONE in values:
             raise self._refuse_token(token, UNKNOWN_TOKEN)
         user = self.sessions.read(values) or await self._find_session(token)

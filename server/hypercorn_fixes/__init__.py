@@ -7,6 +7,7 @@ the test that shows it fails, and the method that works around it can go.
     connection.py   one TCP or TLS connection: reading, writing, deadlines, the last goodbye
     http1.py        HTTP/1.1: recycling, pipelining, CONNECT, chunks without h11
     http2.py        HTTP/2: frames for streams that have ended, requests that h2 lets through
+    websocket.py    WebSockets: their handshake, frames and ends; frame_reader.py parses, socket_mailbox.py bounds
     mailbox.py      what a request's task receives: never blocks the connection once the client has gone
     worker.py       signals, a parent that died, exit status
     lifespan.py     an application that cannot start, or dies, ends its server
@@ -27,6 +28,7 @@ from server.hypercorn_fixes.http1 import ChunkStream, Http1
 from server.hypercorn_fixes.http2 import Http2, PatientBuffer
 from server.hypercorn_fixes.limits import Limits
 from server.hypercorn_fixes.mailbox import AppTasks
+from server.hypercorn_fixes.websocket import SocketStream
 from server.hypercorn_fixes.worker import worker_serve
 
 __all__ = ["install"]
@@ -47,7 +49,10 @@ def install(*, write_deadline_seconds: float = 30.0, head_deadline_seconds: floa
     _replace(hypercorn.protocol, "H11Protocol", partial(Http1, limits))
     _replace(hypercorn.protocol, "H2Protocol", partial(Http2, limits))
     _replace(hypercorn.protocol.h11, "HTTPStream", ChunkStream)
+    _replace(hypercorn.protocol.h2, "HTTPStream", ChunkStream)
     _replace(hypercorn.protocol.h2, "StreamBuffer", PatientBuffer)
+    _replace(hypercorn.protocol.h11, "WSStream", partial(SocketStream, limits))
+    _replace(hypercorn.protocol.h2, "WSStream", partial(SocketStream, limits))
 
 
 def _require_hypercorn(prefix: str, installed: str) -> None:

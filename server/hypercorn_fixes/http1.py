@@ -1,21 +1,25 @@
 """HTTP/1.1: how one request ends and the next begins on the same connection."""
 
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import h11
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.events import Response
+from hypercorn.protocol.events import Request, Response, StreamClosed
 from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import ASGISendEvent, H11SendableEvent
 from hypercorn.utils import suppress_body
 
-from server.hypercorn_fixes.connection import Connection
+from server.hypercorn_fixes.connection import Connection, Context
 from server.hypercorn_fixes.events import AnsweredEarly, Pipelined
 from server.hypercorn_fixes.limits import Limits
+from server.hypercorn_fixes.websocket import SocketStream
 
+STOPPING = "cloche.stopping"
+"""An extension of the scope, for answers without an end: its `hear` takes what is called when the server stops."""
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
@@ -41,6 +45,22 @@ class ChunkStream(HTTPStream):
         super().__init__(*upstream)
         protocol = getattr(self.send, "__self__", None)  # an HTTP/2 stream keeps the slow path
         self._http1 = protocol if isinstance(protocol, Http1) else None
+        self._listeners: list[Callable[[], None]] = []
+
+    async def handle(self, event: StreamEvent) -> None:
+        await super().handle(event)
+        if isinstance(event, Request) and not self.closed:  # the application has been started, and has not run yet
+            self.scope["extensions"][STOPPING] = {"hear": self._hear_stopping}
+        elif isinstance(event, StreamClosed):
+            cast(Context, self.context).termination.listeners.difference_update(self._listeners)
+
+    def _hear_stopping(self, listener: Callable[[], None]) -> None:
+        termination = cast(Context, self.context).termination
+        if termination.is_set():
+            listener()
+        elif not self.closed:
+            termination.listeners.add(listener)
+            self._listeners.append(listener)
 
     async def app_send(self, message: ASGISendEvent | None) -> None:
         if self._http1 is None or message is None or not self._http1.frames_chunks:
@@ -78,6 +98,8 @@ class Http1(H11Protocol):
             await self._handle_events()
         elif isinstance(event, RawData) and event.data and isinstance(self.connection, h11.Connection):
             await self._take(event.data)
+        elif isinstance(event, RawData) and isinstance(self.stream, SocketStream):
+            await self.stream.take(event.data)
         else:
             await super().handle(event)
 
@@ -113,7 +135,8 @@ class Http1(H11Protocol):
     def _is_last_response(self, status_code: int) -> bool:
         """Say so in the response, or the client may send its next request into a connection that closes."""
         refuses_body = status_code >= 400 and self.connection.their_state is h11.SEND_BODY
-        return status_code >= 200 and (self.context.terminated.is_set() or refuses_body)
+        refuses_upgrade = isinstance(self.connection, H11WSConnection)
+        return status_code >= 200 and (self.context.terminated.is_set() or refuses_body or refuses_upgrade)
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         try:

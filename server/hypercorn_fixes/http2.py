@@ -8,7 +8,7 @@ import h2.events
 import h2.exceptions
 import trio
 from hypercorn.events import Closed, Event
-from hypercorn.protocol.events import Body
+from hypercorn.protocol.events import Body, Data
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h2 import BUFFER_LOW_WATER, H2Protocol, StreamBuffer
 
@@ -52,9 +52,9 @@ class Http2(H2Protocol):
 
     async def stream_send(self, event: StreamEvent) -> None:
         """In slices: what a client takes is progress, however large the piece that the application sent."""
-        if isinstance(event, Body) and len(event.data) > SLICE_BYTES:
+        if isinstance(event, (Body, Data)) and len(event.data) > SLICE_BYTES:
             for start in range(0, len(event.data), SLICE_BYTES):
-                await self._send_in_time(Body(event.stream_id, event.data[start : start + SLICE_BYTES]))
+                await self._send_in_time(type(event)(event.stream_id, event.data[start : start + SLICE_BYTES]))
         else:
             await self._send_in_time(event)
 

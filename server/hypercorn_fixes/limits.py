@@ -18,5 +18,7 @@ class Limits:
     linger_bytes: int = 64 * 1024 * 1024
     # The same when the whole server wants to leave.
     linger_stopping_seconds: float = 1.0
+    # After our close frame, for the client's own.
+    echo_seconds: float = 5.0
     # close() does not wait for the network: this is a bound against surprises.
     close_seconds: float = 5.0

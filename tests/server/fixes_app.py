@@ -14,6 +14,7 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from server.hypercorn_fixes import install
+from tests.server.fixes_sockets import serve_socket
 
 if os.environ.get("FIXES", "1") == "1":
     install(write_deadline_seconds=float(os.environ.get("WRITE_DEADLINE", "2")), head_deadline_seconds=0.5)
@@ -57,7 +58,7 @@ async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await run_lifespan(receive, send, os.environ.get("LIFESPAN", ""))
     elif scope["type"] == "websocket":
-        await hang_up(receive, send)
+        await serve_socket(scope, receive, send, endings.end)
     elif scope["path"].startswith("/asgi/"):
         await PLAIN[scope["path"].removeprefix("/asgi/")](receive, send)
     else:
@@ -150,14 +151,6 @@ async def receive_twice(receive: Receive, send: Send) -> None:
         await receive()
         first, second = (await receive())["type"], (await receive())["type"]
     endings.end("received", f"{first} {second}")
-
-
-async def hang_up(receive: Receive, send: Send) -> None:
-    """A WebSocket that is closed for a reason at its first message."""
-    await receive()
-    await send({"type": "websocket.accept"})
-    await receive()
-    await send({"type": "websocket.close", "code": 4001})
 
 
 async def break_off(receive: Receive, send: Send) -> None:

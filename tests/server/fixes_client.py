@@ -24,6 +24,7 @@ worker_class = "trio"
 graceful_timeout = {grace}
 keep_alive_timeout = 1.5
 keep_alive_max_requests = 1000000
+websocket_max_message_size = 33554432
 bind = ["fd://{fd}"]
 """
 

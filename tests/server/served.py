@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,11 +15,11 @@ from hypercorn.config import Config as HypercornConfig
 from quart_trio import QuartTrio
 
 from proxy.provider import load_providers
-from server.app import create_app
-from server.asgi import open_services
+from server.asgi import Answers, list_sockets, open_services
 from server.auth.tokens import issue_token
 from server.config import read_config
 from server.services import Services
+from server.sockets import SocketHandler
 from storage.accounts import Accounts, User
 from tests.end_to_end.cloche import NO_LIMITS, SECRET, SIGN_IN
 
@@ -60,15 +60,35 @@ class Served:
 @asynccontextmanager
 async def open_served(stores: Mapping[str, str], journal_folder: Path, **settings: str) -> AsyncIterator[Served]:
     """`stores` are the settings that say where they are. Without limits unless settings say so."""
+    async with _open_served(stores, journal_folder, settings, list_sockets) as served:
+        yield served
+
+
+@asynccontextmanager
+async def open_served_sockets(
+    stores: Mapping[str, str], journal_folder: Path, sockets: Mapping[str, SocketHandler], **settings: str
+) -> AsyncIterator[Served]:
+    """The same, and `sockets` says who serves which path, instead of who does so in truth."""
+    async with _open_served(stores, journal_folder, settings, lambda _: sockets) as served:
+        yield served
+
+
+@asynccontextmanager
+async def _open_served(
+    stores: Mapping[str, str],
+    journal_folder: Path,
+    settings: Mapping[str, str],
+    find_sockets: Callable[[Services], Mapping[str, SocketHandler]],
+) -> AsyncIterator[Served]:
     environment = {"JWT_SECRET": SECRET, "JOURNAL_FOLDER": str(journal_folder), **SIGN_IN, **NO_LIMITS}
     config = read_config({**environment, **stores, **settings}, load_providers())
     async with open_services(config) as (services, _), trio.open_nursery() as nursery:
-        app = create_app(services)
+        answers = Answers(services, find_sockets(services))
         options = HypercornConfig()
         options.bind = ["127.0.0.1:0"]
         options.errorlog = None
-        (bind,) = await nursery.start(partial(hypercorn.trio.serve, app, options))
-        yield Served(app, services, int(bind.rpartition(":")[2]))
+        (bind,) = await nursery.start(partial(hypercorn.trio.serve, answers, options))
+        yield Served(answers.app, services, int(bind.rpartition(":")[2]))
         nursery.cancel_scope.cancel()
 
 

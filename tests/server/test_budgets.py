@@ -15,12 +15,18 @@ def read(**environment: str) -> Budgets:
     return budgets
 
 
-def test_only_what_reads_is_open_without_redis() -> None:
+def test_only_what_reads_and_what_connects_devices_is_open_without_redis() -> None:
     budgets = read()
     assert {field.name for field in fields(Budgets) if budgets.find(field.name).is_open_without_redis} == {
         "public",
         "reads",
+        "sockets",
     }
+
+
+def test_only_sockets_are_counted_by_device() -> None:
+    budgets = read()
+    assert [field.name for field in fields(Budgets) if budgets.find(field.name).is_by_device] == ["sockets"]
 
 
 def test_a_budget_is_found_by_its_name_and_no_two_share_one() -> None:

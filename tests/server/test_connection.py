@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import trio
-from quart import Response, websocket
+from quart import Response
 
 from server.circumstances import circumstances
 from server.connection import Edge
@@ -235,42 +235,6 @@ async def test_a_doubled_slash_is_another_path_and_no_redirect(served: Served, p
     answer = await served.ask("GET", path, token_headers(await served.make_user()))
     assert (answer.status, answer.json["error_type"]) == (404, "not_found")
     assert "location" not in answer.headers
-
-
-# WebSockets
-
-
-async def test_a_socket_comes_in_by_the_same_edge(served: Served) -> None:
-    async def talk() -> None:
-        await websocket.send(f"{circumstances().address} {circumstances().request_id}")
-
-    served.app.add_websocket("/api/talk", "talk", talk)
-    lines = ["GET /api/v1/talk HTTP/1.1", "Host: x", "Connection: Upgrade", "Upgrade: websocket", "X-Request-ID: mine"]
-    lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "", ""]
-    received = b""
-    with trio.fail_after(5):
-        async with await trio.open_tcp_stream("127.0.0.1", served.port) as stream:
-            await stream.send_all("\r\n".join(lines).encode())
-            while b"127.0.0.1 mine" not in received:
-                received += await stream.receive_some()
-    assert received.startswith(b"HTTP/1.1 101")
-    assert b"\r\nx-request-id: mine\r\n" in received.lower()
-
-
-@pytest.mark.parametrize(("path", "status"), [("/nothing", 404), ("/v1/nothing", 404), ("/api/auth/userinfo", 400)])
-async def test_a_socket_that_leads_nowhere_is_refused_like_a_request(
-    served: Served, path: str, status: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    lines = [f"GET {path} HTTP/1.1", "Host: x", "Connection: Upgrade", "Upgrade: websocket", "X-Request-ID: mine"]
-    lines += [f"Origin: {ORIGIN['Origin']}", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
-    answer = await served.send("\r\n".join([*lines, "", ""]).encode())
-    assert (answer.status, answer.headers["x-request-id"]) == (status, "mine")
-    assert {name: answer.headers.get(name) for name in ALWAYS} == ALWAYS
-    assert ("code" in answer.json) != path.startswith("/v1/")
-    (line,) = await wait_logged(caplog)
-    assert (line["path"], line["status"]) == (path, status)
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 # Logs

@@ -356,7 +356,7 @@ async def test_a_websocket_that_is_closed_says_why_to_a_client_that_sends_on(ser
     key = "sec-websocket-key: " + "A" * 22 + "=="
     upgrade = ["connection: upgrade", "upgrade: websocket", "sec-websocket-version: 13", key]
     async with await connect(server) as stream:
-        await stream.send_all(build_request("/", *upgrade))
+        await stream.send_all(build_request("/hang_up", *upgrade))
         assert (await stream.receive_some()).startswith(b"HTTP/1.1 101")
         for _ in range(20):
             await stream.send_all(b"\x82\xfe\xff\xff\0\0\0\0" + bytes(65535))

@@ -29,6 +29,7 @@ LIMITS = {
     "RATE_LIMIT_LLM_REQUESTS": "5",
     "RATE_LIMIT_LLM_TOKENS": "1000",
     "RATE_LIMIT_MAX_REQUESTS": "5",
+    "RATE_LIMIT_SOCKETS": "2",
     "RATE_LIMIT_WINDOW_MS": "3600000",
     "ACCOUNT_CREATION_RATE_LIMIT_WINDOW_MS": "7200000",
 }
@@ -218,7 +219,7 @@ async def test_without_redis_reading_goes_on_within_the_limit(own_redis: RedisSe
         assert verdict is not None
 
 
-@pytest.mark.parametrize("name", ["writes", "llm_requests", "sign_ins", "accounts", "polls", "sockets", "webhooks"])
+@pytest.mark.parametrize("name", ["writes", "llm_requests", "sign_ins", "accounts", "polls", "webhooks"])
 async def test_without_redis_everything_else_is_closed(own_redis: RedisServer, name: str) -> None:
     async with open_limits(own_redis) as limits:
         own_redis.kill()
@@ -294,3 +295,33 @@ async def test_when_redis_is_back_it_counts_again_and_the_log_has_told_both_once
         logging.ERROR,
         logging.WARNING,
     ]
+
+
+# By device
+
+
+async def open_socket(limits: Limits, device_id: str | None, key_id: UUID | None = None) -> None:
+    await limits.take_for_caller(ANN, key_id, limits.budgets.sockets, [], device_id)
+
+
+async def test_a_device_that_comes_again_and_again_locks_out_none_of_its_users_others(limits: Limits) -> None:
+    for _ in range(2):
+        await open_socket(limits, "restless")
+    with pytest.raises(LimitExceeded):
+        await open_socket(limits, "restless")
+    await open_socket(limits, "quiet")
+    await open_socket(limits, None)
+
+
+async def test_what_is_bound_to_no_device_shares_its_users_budget(limits: Limits) -> None:
+    await open_socket(limits, None)
+    await open_socket(limits, None, KEY)
+    with pytest.raises(LimitExceeded):
+        await open_socket(limits, None)
+
+
+async def test_other_budgets_know_no_devices(limits: Limits) -> None:
+    for number in range(5):
+        await limits.take_for_caller(ANN, None, limits.budgets.reads, [], str(number))
+    with pytest.raises(LimitExceeded):
+        await limits.take_for_caller(ANN, None, limits.budgets.reads, [], "another")
