@@ -7,7 +7,7 @@ meanwhile is entered again by whoever holds it.
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID
@@ -28,6 +28,8 @@ Notify = Callable[[UUID, NewNotification], Awaitable[object]]
 
 GRACE_SECONDS = 4.0
 """So long a device whose connection has ended may take to be back before anybody is told."""
+ABANDONED_SECONDS = 10.0
+"""A device whose process is gone, and which was heard of since then, over HTTP, is there."""
 LEAVE_SECONDS = 5.0
 AWAY_ANSWER_SECONDS = 0.2
 """The longest that a request waits for a Redis that is known to be away. It is asked nevertheless: it may be back."""
@@ -58,12 +60,27 @@ class HeldLink:
     has_entered: bool = False
     is_back: bool = False
     """A desktop that phones are yet to be told of."""
+    woken: trio.Event = field(default_factory=trio.Event, repr=False)
+
+    def refresh_soon(self) -> None:
+        """Its link may be lost, and is not to wait for its turn to be entered again. Needs `keep_alive` to run."""
+        self.pulse.note_doubt()
+        self.woken.set()
 
 
 class Presence:
     """One per process."""
 
-    def __init__(self, table: PresenceTable, events: DeviceEvents, history: PresenceHistory, notify: Notify) -> None:
+    def __init__(
+        self,
+        table: PresenceTable,
+        events: DeviceEvents,
+        history: PresenceHistory,
+        notify: Notify,
+        is_alive: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        """`is_alive` says whether a process is there: links of one that is not do not count."""
+        self._is_alive = is_alive
         self._table = table
         self._events = events
         self._history = history
@@ -73,13 +90,29 @@ class Presence:
     async def list_links(self, user_id: UUID) -> Mapping[UUID, Link]:
         """The links that live, by device. Empty while Redis is away."""
         try:
+            links = await self.read_links(user_id)
+        except RedisUnavailable:
+            return {}
+        return {device_id: link for device_id, link in links.items() if self._is_alive(link.instance)}
+
+    async def read_links(self, user_id: UUID) -> Mapping[UUID, Link]:
+        """Also those of processes that are gone. Raises RedisUnavailable."""
+        try:
             with trio.fail_after(self._answer_seconds):
                 links = await self._table.list(user_id)
         except (RedisUnavailable, trio.TooSlowError) as error:
             self._note_outage(error)
-            return {}
+            raise RedisUnavailable("it is not known who is connected") from error
         self._is_redis_away = False
         return links
+
+    async def abandon(self, user_id: UUID, link: Link) -> None:
+        """Its process is gone. Peers hear once that it is disconnected, whoever says so. Raises RedisUnavailable."""
+        if await self._table.abandon(user_id, link.device_id, link.connection_id):
+            try:
+                await self._history.mark_offline([(user_id, link.device_id)], ABANDONED_SECONDS)
+            except StorageError:  # the sweep finds the silent device
+                logger.warning("a device whose process is gone was not marked as offline", exc_info=True)
 
     async def drop(self, user_id: UUID, device_id: UUID) -> bool:
         """A device that was unlinked has no link any more, until it connects anew; its connection is not closed. False
@@ -127,7 +160,9 @@ class Presence:
                 case "silent":
                     return "silent"
                 case "wait":
-                    await trio.sleep(held.pulse.seconds_to_wait())
+                    held.woken = trio.Event()
+                    with trio.move_on_after(held.pulse.seconds_to_wait()):
+                        await held.woken.wait()
                 case "refresh":
                     standing = await self._refresh(held)
                     if standing == "replaced" or standing == "dropped":  # noqa: PLR1714 - mypy narrows by `==` alone

@@ -23,6 +23,10 @@ class Rhythm:
     """So late it may be noticed that a device shows life after a pause."""
     retry_seconds: float = 2
     """After a refresh that failed; up to twice as long."""
+    doubt_seconds: float = 3
+    """A link that may be lost is refreshed so soon; less by up to a fifth. By then whoever took it for lost has done
+    so, and nobody does any more.
+    """
 
 
 class Pulse:
@@ -49,6 +53,11 @@ class Pulse:
     def note_failure(self) -> None:
         """The link was not refreshed, or not even entered: that is due whether or not more life is shown."""
         self._refresh_at = self._clock() + self._rhythm.retry_seconds * random.uniform(1, 2)  # noqa: S311 - no secret
+        self._is_overdue = True
+
+    def note_doubt(self) -> None:
+        """The link may be lost: it is refreshed soon, whether or not more life is shown."""
+        self._refresh_at = min(self._refresh_at, self._clock() + self._vary(self._rhythm.doubt_seconds))
         self._is_overdue = True
 
     def now(self) -> float:

@@ -19,6 +19,7 @@ from coredis.tokens import PureToken
 from storage.device_events import events_channel
 from storage.errors import RedisUnavailable
 from storage.presence_scripts import (
+    ABANDON,
     ADD_DUE,
     CLAIM_DUE,
     DROP,
@@ -51,7 +52,7 @@ CLAIM_SECONDS = 15
 @dataclass(frozen=True, slots=True)
 class Link:
     """A device's connection. `connection_id` is its fence: what an older connection of the device says counts no more.
-    Times are milliseconds since 1970, by Redis's clock.
+    Times are milliseconds since 1970, by Redis's clock; `fresh_at` is when the device last registered anew.
     """
 
     device_id: UUID
@@ -62,6 +63,7 @@ class Link:
     is_visible: bool
     connected_at: int = 0
     last_seen_at: int = 0
+    fresh_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class _Told(msgspec.Struct, array_like=True):
     instance: str
     client_type: ClientType
     device_name: str
+    fresh_at: int = 0
 
 
 class _Due(NamedTuple):
@@ -132,7 +135,8 @@ def since_key() -> str:
 @dataclass(frozen=True, slots=True)
 class PresenceTable:
     """Every method raises RedisUnavailable; then it is not known whether its script ran. What peers see of a device is
-    told to them in the same step: `online`, `offline`, or `disconnected` where the device itself ended its connection.
+    told to them in the same step: `online`, `offline`, or `disconnected` where the device itself ended its connection,
+    or its process is gone. That a link has changed is told to every process that has a socket of the user.
     """
 
     redis: Redis
@@ -160,6 +164,12 @@ class PresenceTable:
     async def leave(self, user_id: UUID, device_id: UUID, connection_id: UUID) -> bool:
         """False if the link is not this connection's: then the device is not gone."""
         return bool(await self._run(LEAVE, user_id, str(device_id), str(connection_id)))
+
+    async def abandon(self, user_id: UUID, device_id: UUID, connection_id: UUID) -> bool:
+        """The link's process is gone. Should it be there nevertheless, it may resume the link. False if the link is not
+        this connection's.
+        """
+        return bool(await self._run(ABANDON, user_id, str(device_id), str(connection_id)))
 
     async def drop(self, user_id: UUID, device_id: UUID) -> bool:
         """Whatever the connection; it cannot be resumed. False if there was no link."""
@@ -215,7 +225,7 @@ class PresenceTable:
         device_id, connection_id = str(link.device_id), str(link.connection_id)
         member = _Due(user_id, device_id, connection_id).member
         await ADD_DUE.run(self.redis, [due_key()], [milliseconds(self.ttl_seconds), self._memory_ms, member])
-        told = msgspec.json.encode(_Told(link.instance, link.client_type, link.device_name))
+        told = msgspec.json.encode(_Told(link.instance, link.client_type, link.device_name, link.fresh_at))
         entry = (int(link.is_visible), told, link.connected_at, open_ms, MAX_KNOWN)
         return _read_entered(link, await self._run(ENTER, user_id, device_id, connection_id, *entry))
 
@@ -266,6 +276,7 @@ def _read_link(row: Sequence[Any]) -> Link:
         is_visible=is_visible == 1,
         connected_at=connected_at,
         last_seen_at=seen_at,
+        fresh_at=rest.fresh_at,
     )
 
 

@@ -30,10 +30,14 @@ local function keep(device, record)
     redis.call('HSET', key, device, cjson.encode(record))
     redis.call('PEXPIRE', key, memory)
 end
+local function tell_links()
+    redis.call('PUBLISH', channel, 'links ')
+end
 local function part(device, record, status)
-    if record.visible then tell(device, status) end
     record.link, record.gone = nil, now
     keep(device, record)
+    tell_links()
+    if record.visible then tell(device, status) end
 end
 local function pack(device, record)
     return {device, record.connection, record.seen, record.visible and 1 or 0, record.since, record.link}
@@ -71,9 +75,11 @@ end
 if was and was.link and was.ends <= now then part(device, was, 'offline') end
 local is_linked = was and was.link
 local was_visible = is_linked and was.visible or false
+local is_same = is_linked and is_own and was_visible == visible and was.link == link
 keep(device, {
     connection = connection, seen = now, ends = now + ttl, visible = visible, since = since, link = link
 })
+if not is_same then tell_links() end
 if visible ~= was_visible then tell(device, visible and 'online' or 'offline') end
 if redis.call('HLEN', key) > max_known then forget_oldest() end
 local away = was and (is_linked and 0 or now - was.seen) or -1
@@ -102,9 +108,13 @@ SET_VISIBLE = LuaScript(
 local device, connection, visible = ARGV[4], ARGV[5], ARGV[6] == '1'
 local was = find(device)
 if not (was and was.link and was.connection == connection) then return 0 end
-if was.visible ~= visible then tell(device, visible and 'online' or 'offline') end
+local has_changed = was.visible ~= visible
 was.visible = visible
 keep(device, was)
+if has_changed then
+    tell_links()
+    tell(device, visible and 'online' or 'offline')
+end
 return 1
 """
 )
@@ -116,6 +126,18 @@ local device, connection = ARGV[4], ARGV[5]
 local was = find(device)
 if not (was and was.link and was.connection == connection) then return 0 end
 was.connection, was.seen = '', now
+part(device, was, 'disconnected')
+return 1
+"""
+)
+
+# Its process is gone, and could not say so. Unlike one that has left, the connection may come back.
+ABANDON = LuaScript(
+    _RECORDS
+    + """
+local device, connection = ARGV[4], ARGV[5]
+local was = find(device)
+if not (was and was.link and was.connection == connection) then return 0 end
 part(device, was, 'disconnected')
 return 1
 """

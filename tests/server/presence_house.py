@@ -68,14 +68,16 @@ async def keep_living(held: HeldLink) -> None:
 
 
 @asynccontextmanager
-async def open_alive(house: House, link: Link) -> AsyncIterator[tuple[HeldLink, trio.MemoryReceiveChannel[Ending]]]:
+async def open_alive(
+    house: House, link: Link, rhythm: Rhythm = QUICK
+) -> AsyncIterator[tuple[HeldLink, trio.MemoryReceiveChannel[Ending]]]:
     """A connection whose device lives; what its heartbeat ends with."""
     send, receive = trio.open_memory_channel[Ending](1)
 
     async def keep(held: HeldLink) -> None:
         send.send_nowait(await house.presence.keep_alive(held))
 
-    async with house.presence.open_link(ANN, link, QUICK) as held, trio.open_nursery() as nursery:
+    async with house.presence.open_link(ANN, link, rhythm) as held, trio.open_nursery() as nursery:
         nursery.start_soon(keep_living, held)
         nursery.start_soon(keep, held)
         yield held, receive

@@ -97,3 +97,20 @@ def test_a_link_outlasts_the_longest_pause_of_a_device_that_lives() -> None:
     rhythm, ttl_seconds = Rhythm(), signature(PresenceTable).parameters["ttl_seconds"].default
     assert rhythm.silence_seconds + rhythm.poll_seconds < ttl_seconds
     assert rhythm.refresh_seconds + rhythm.poll_seconds < rhythm.silence_seconds
+
+
+def test_a_link_that_may_be_lost_is_refreshed_soon_whether_or_not_life_is_shown(clock: Clock, pulse: Pulse) -> None:
+    pulse.note_doubt()
+    assert pulse.next_step() == "wait"
+    assert 2.4 <= pulse.seconds_to_wait() <= 3
+    pulse.note_doubt()
+    clock.now += 3
+    assert pulse.next_step() == "refresh"
+
+
+def test_doubt_does_not_put_off_what_is_due(clock: Clock, pulse: Pulse) -> None:
+    clock.now += 29
+    pulse.note_life()
+    clock.now += 1
+    pulse.note_doubt()
+    assert pulse.next_step() == "refresh"

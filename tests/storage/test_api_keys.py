@@ -21,11 +21,13 @@ from storage.api_keys import (
     make_api_key,
     revoke_api_key,
 )
+from storage.device_events import events_channel
 from storage.errors import RedisUnavailable
 from storage.postgres import Database, open_database
 from storage.rate_limits import TOMBSTONE
 from storage.redis import Redis, api_key_key, open_redis
 from storage.sessions import REMEMBERED_SECONDS
+from tests.storage.told import open_told
 
 HASH = "a" * 64
 
@@ -257,6 +259,20 @@ async def test_a_key_is_revoked_once_and_its_hash_told_as_often_as_asked(keys: A
     assert revoked_at is not None
     assert await revoke(keys, user.id, made.id) == RevokedKey(HASH, was_live=False)
     assert (await keys.list(user.id))[0].revoked_at == revoked_at
+
+
+async def test_a_key_that_has_ended_is_buried_and_told_without_its_hash(
+    keys: ApiKeys, user: User, client: Redis, redis_url: str
+) -> None:
+    made = await make(keys, user)
+    assert not await keys.has_ended(user.id, made.id)
+    await revoke(keys, user.id, made.id)
+    with open_told(redis_url) as told:
+        await keys.end(user.id, made.id, HASH)
+        assert told(1) == [(events_channel(user.id), f"ended api-key:{made.id}")]
+    assert await client.get(api_key_key(HASH)) == TOMBSTONE
+    assert await keys.has_ended(user.id, made.id)
+    assert await keys.has_ended(user.id, uuid4())
 
 
 async def test_of_two_who_revoke_at_once_one_did(keys: ApiKeys, user: User, owner_database_url: str) -> None:

@@ -15,7 +15,7 @@ from storage.credits import Balance, BalanceTooLow, Credits, RequestRepeated, Us
 from storage.journal import Progress
 from storage.postgres import Database, open_database
 from tests.storage.accounting import check_accounts
-from tests.storage.calls import PRICE, USAGE, build_hold, build_settlement, grant, make_user
+from tests.storage.calls import PRICE, USAGE, build_hold, build_settlement, grant, grant_free, make_user
 from tests.storage.credit_model import CreditModel
 
 Query = Callable[..., list[tuple[object, ...]]]
@@ -382,3 +382,10 @@ async def test_whatever_happens_the_balance_is_the_sum_of_the_ledger(
             balance = await credits_.balance(user_id)
             assert (balance.balance_usd, balance.held_usd) == (model.balance(user_id), model.held(user_id))
     assert model.seen >= {"held", "too low", "repeated", "settled", "late", "expired", "nothing", "granted"}
+
+
+async def test_balances_of_many_are_those_of_each(database: Database, credits_: Credits) -> None:
+    users = [await make_user(database, "10"), await make_user(database)]
+    await grant_free(database, users[0], "2")
+    expected = {user: await credits_.balance(user) for user in users}
+    assert await credits_.balances([*users, uuid4()]) == expected

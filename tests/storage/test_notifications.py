@@ -268,3 +268,14 @@ async def test_two_processes_that_purge_at_once_do_not_wait_for_each_other(
         assert await notifications.purge() == 1
     assert query("SELECT id FROM notifications") == [(locked,)]
     assert free != locked
+
+
+async def test_one_is_found_by_its_owner_alone_and_not_if_it_is_silent(
+    notifications: Notifications, ann: UUID, bob: UUID
+) -> None:
+    stored = await store(notifications, ann)
+    silent = (await notifications.store(ann, SILENT, IOS)).id
+    (listed,) = await notifications.list(ann, limit=2)
+    assert await notifications.find(ann, stored) == listed
+    assert await notifications.find(bob, stored) is None
+    assert await notifications.find(ann, silent) is None

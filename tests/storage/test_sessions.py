@@ -9,11 +9,13 @@ import pytest
 
 import storage.redis
 from storage.accounts import Accounts, User
+from storage.device_events import events_channel
 from storage.errors import RedisUnavailable
 from storage.postgres import Database, open_database
 from storage.rate_limits import TOMBSTONE
 from storage.redis import Redis, open_redis, session_key, user_key
 from storage.sessions import REMEMBERED_SECONDS, TOMBSTONE_SECONDS, Sessions
+from tests.storage.told import open_told
 
 SESSION, OTHER = UUID(int=7), UUID(int=8)
 NOW = datetime.now(UTC)
@@ -168,3 +170,12 @@ async def test_without_redis_a_revocation_stands_in_postgresql_and_is_told_as_un
     with pytest.raises(RedisUnavailable):
         await sign_out(sessions, user)
     assert await sessions.find(user.id, SESSION, NOW) is None
+
+
+async def test_whoever_holds_a_socket_hears_of_what_was_buried(
+    sessions: Sessions, user: User, redis_url: str
+) -> None:
+    keys = [session_key(user.id, SESSION), user_key(OTHER)]
+    with open_told(redis_url) as told:
+        await sessions.bury(keys)
+        assert told(2) == [(events_channel(user.id), f"ended {keys[0]}"), (events_channel(OTHER), f"ended {keys[1]}")]
