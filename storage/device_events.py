@@ -10,7 +10,11 @@ from storage.redis import Redis, command
 
 
 def events_channel(user_id: UUID) -> str:
-    """Each message is `{"eventType":…,"payload":{…}}`; who does not listen at that moment never hears of it."""
+    """Each message is a kind, a space, and what is said; who does not listen at that moment never hears of it.
+
+    `event …` is what storage.event_stream tells; `status {"eventType":…,"payload":{…}}` has neither an id nor a past;
+    `links` says that a link of the user has changed; `ended <key>` that what somebody is signed in with counts no more.
+    """
     return f"{{{user_id}}}:device-events"
 
 
@@ -19,11 +23,14 @@ class DeviceEvents:
     redis: Redis
 
     async def publish(self, user_id: UUID, event_type: str, payload: Mapping[str, object]) -> None:
-        """No key of the payload may have an underscore: clients drop the whole message. Raises RedisUnavailable; then
-        it is not known whether it was told.
+        """An event for all devices but the one that `deviceId` in it names, if any. No key of the payload may have an
+        underscore: clients drop the whole message. Raises RedisUnavailable; then it is not known whether it was told.
         """
-        message = msgspec.json.encode({"eventType": event_type, "payload": payload})
-        await command(self.redis.publish(events_channel(user_id), message))
+        await self.tell(user_id, "status", msgspec.json.encode({"eventType": event_type, "payload": payload}))
+
+    async def tell(self, user_id: UUID, kind: str, said: bytes = b"") -> None:
+        """A message as it is. Raises RedisUnavailable; then it is not known whether it was told."""
+        await command(self.redis.publish(events_channel(user_id), kind.encode() + b" " + said))
 
 
 # For scripts: what peers see changes and is told in one step, so it is told once. `channel` is the script's own. A
@@ -36,6 +43,6 @@ local STATUSES = {
 }
 local function tell(device, status)
     local payload = '{"deviceId":"' .. device .. '","status":' .. STATUSES[status] .. '}'
-    redis.call('PUBLISH', channel, '{"eventType":"device-status","payload":' .. payload .. '}')
+    redis.call('PUBLISH', channel, 'status {"eventType":"device-status","payload":' .. payload .. '}')
 end
 """

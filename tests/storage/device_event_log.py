@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,18 +18,25 @@ Event = tuple[UUID, str, dict[str, Any]]
 class DeviceEventLog:
     client: "redis.Redis"
     listener: PubSub
+    changed: list[UUID] = field(default_factory=list)
+    """Whose links have changed, each time that it was told."""
 
     def read(self) -> list[Event]:
-        """All that was told since the last reading, in order."""
+        """All that was told since the last reading, in order, but that links have changed: that is in `changed`."""
         mark = f"mark:{uuid4()}"
         self.client.publish(mark, b"")
         events: list[Event] = []
         while (message := self.listener.get_message(timeout=5)) is None or message["channel"].decode() != mark:
             assert message is not None, "Redis is silent"
             if message["type"] == "pmessage" and message["pattern"] == b"*:device-events":
-                told = json.loads(message["data"])
-                assert set(told) == {"eventType", "payload"}
-                events.append((_read_user(message["channel"]), told["eventType"], told["payload"]))
+                kind, _, said = message["data"].partition(b" ")
+                if kind == b"links":
+                    self.changed.append(_read_user(message["channel"]))
+                else:
+                    assert kind == b"status"
+                    told = json.loads(said)
+                    assert set(told) == {"eventType", "payload"}
+                    events.append((_read_user(message["channel"]), told["eventType"], told["payload"]))
         return events
 
     def statuses(self) -> list[tuple[UUID, str]]:
