@@ -1,7 +1,7 @@
 """What administrators change while servers run, as this process knows it: a change is seen within a second."""
 
 import logging
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,22 +66,36 @@ class LiveConfiguration:
     _unread: Set[str] = field(default=frozenset(), init=False, repr=False)
     """Tables that have changed, or may have, and could not be read."""
     _is_away: bool = field(default=False, init=False, repr=False)
+    _listeners: list[Callable[[Set[str]], None]] = field(default_factory=list, init=False, repr=False)
     _lock: trio.Lock = field(default_factory=trio.Lock, init=False, repr=False)
+
+    def hear_changed(self, listener: Callable[[Set[str]], None]) -> None:
+        """Called with the names of tables that have another content than before, once it is in use; must not wait. The
+        catalogue's are told together.
+        """
+        self._listeners.append(listener)
 
     async def refresh(self, changed: Set[str] = EVERYTHING) -> None:
         """Read those tables. Raises StorageError; what was read before that is in use."""
         async with self._lock:  # else who was slow would put older rows in the place of newer ones
-            if changed & CATALOGUE:
-                await self.catalogue.refresh()
-            if CONFIGURATION in changed:
-                self.configuration = await Configuration(self.database).read_all()
-            if PROMPTS in changed:
-                self.prompts = await read_system_prompts(self.database)
-            if REGIONS in changed:
-                self.regions = await read_regions(self.database)
-            if DOCUMENTS in changed:
-                self.documents = await read_documents(self.database)
-            self._build_runtime()
+            before = self._contents()
+            try:
+                await self._read(changed)
+            finally:
+                self._tell_changed(before)
+
+    async def _read(self, changed: Set[str]) -> None:
+        if changed & CATALOGUE:
+            await self.catalogue.refresh()
+        if CONFIGURATION in changed:
+            self.configuration = await Configuration(self.database).read_all()
+        if PROMPTS in changed:
+            self.prompts = await read_system_prompts(self.database)
+        if REGIONS in changed:
+            self.regions = await read_regions(self.database)
+        if DOCUMENTS in changed:
+            self.documents = await read_documents(self.database)
+        self._build_runtime()
 
     async def follow(self, changed: Set[str]) -> None:
         """`refresh`, for who has made a change or heard of one: a failure is logged, once for an outage, and made good
@@ -107,6 +121,21 @@ class LiveConfiguration:
         with trio.move_on_after(RETRY_SECONDS if self._unread else POLL_SECONDS):
             return await listener.wait_told() or EVERYTHING
         return self._unread or EVERYTHING
+
+    def _contents(self) -> Mapping[str, object]:
+        return {
+            **dict.fromkeys(CATALOGUE, self.catalogue.version),
+            CONFIGURATION: self.configuration,
+            PROMPTS: self.prompts,
+            REGIONS: self.regions,
+            DOCUMENTS: self.documents,
+        }
+
+    def _tell_changed(self, before: Mapping[str, object]) -> None:
+        changed = {name for name, content in self._contents().items() if content != before[name]}
+        if changed:
+            for listener in self._listeners:
+                listener(changed)
 
     def _build_runtime(self) -> None:
         """Anew only if what it is made of has changed."""

@@ -106,6 +106,11 @@ class Notifications:
         rows = await self.database.as_user(user_id).fetch(_LIST, parameters)
         return [Notification(*row) for row in rows]
 
+    async def find(self, user_id: UUID, notification_id: UUID) -> Notification | None:
+        """None if it is gone, somebody else's, or silent."""
+        row = await self.database.as_user(user_id).fetch_one(_FIND, {"id": notification_id})
+        return Notification(*row) if row else None
+
     async def count_unread(self, user_id: UUID) -> int:
         row = await self.database.as_user(user_id).fetch_one(_COUNT_UNREAD)
         return row[0] if row else 0
@@ -164,6 +169,11 @@ _LIST: LiteralString = """
     WHERE user_id = app_user_id() AND NOT is_silent AND (read_at IS NULL OR NOT %(only_unread)s)
       AND (%(before_at)s::timestamptz IS NULL OR (created_at, id) < (%(before_at)s::timestamptz, %(before_id)s::uuid))
     ORDER BY created_at DESC, id DESC LIMIT %(limit)s
+"""
+
+_FIND: LiteralString = """
+    SELECT id, kind, job_id, title, body, custom_data, created_at, read_at FROM notifications
+    WHERE user_id = app_user_id() AND id = %(id)s AND NOT is_silent
 """
 
 _COUNT_UNREAD: LiteralString = """

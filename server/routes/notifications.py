@@ -206,7 +206,10 @@ async def _build(kind: str, body: JobNotificationWish) -> NewNotification:
 
 async def _notify(notification: NewNotification) -> NotificationSentAnswer:
     push = services().push
-    stored = await push.notify(caller().user_id, replace(notification, idempotency_key=read_key(request.headers)))
+    user_id = caller().user_id
+    stored = await push.notify(user_id, replace(notification, idempotency_key=read_key(request.headers)))
+    if stored.is_new and not notification.is_silent:
+        await services().watching.notifications.tell(user_id, stored.id)
     message = write_answer(notification.kind, stored.deliveries, is_configured=bool(push.platforms))
     return NotificationSentAnswer(success=True, sent_count=stored.deliveries, failed_count=0, message=message)
 

@@ -323,3 +323,18 @@ async def test_a_slow_reader_puts_nothing_older_in_the_place_of_what_a_faster_on
         await trio.testing.wait_all_tasks_blocked(0.02)
         may_go_on.set()
     assert [region.label for region in live.regions] == ["Mars"]
+
+
+async def test_who_listens_hears_of_tables_that_have_another_content_and_of_no_others(
+    live: LiveConfiguration, owner: psycopg.Connection
+) -> None:
+    told: list[set[str]] = []
+    live.hear_changed(lambda tables: told.append(set(tables)))
+    await live.follow(EVERYTHING)
+    assert told == []
+    owner.execute(ADD_REGION)
+    await live.follow(EVERYTHING)
+    assert told == [{REGIONS}]
+    owner.execute("UPDATE models SET name = name || '!' WHERE id = (SELECT min(id) FROM models)")
+    await live.follow(EVERYTHING)
+    assert told == [{REGIONS}, {"providers", "models", "model_mappings"}]

@@ -1,0 +1,39 @@
+"""Who wants to know which calls run: told when one begins and when it has ended, and never of what lies between."""
+
+from typing import Protocol
+from uuid import UUID
+
+from proxy.chat import Usage
+from proxy.ledger import Settlement
+from proxy.routing import Model
+
+
+class RunningCall(Protocol):
+    """A call under way, which may be asked how far it has come until it has ended."""
+
+    @property
+    def request_id(self) -> UUID: ...
+    @property
+    def user_id(self) -> UUID: ...
+    @property
+    def model(self) -> Model: ...
+
+    def usage_so_far(self) -> Usage: ...
+
+
+class Audience(Protocol):
+    """Neither method may wait or raise: they are called where a call begins and where it ends."""
+
+    def note_started(self, call: RunningCall) -> None: ...
+
+    def note_ended(self, call: RunningCall, settlement: Settlement | None) -> None:
+        """As it was charged, or will be if the accounts could not be reached; None if nobody can say."""
+        ...
+
+
+class Nobody:
+    """An audience where there is none."""
+
+    def note_started(self, call: RunningCall) -> None: ...
+
+    def note_ended(self, call: RunningCall, settlement: Settlement | None) -> None: ...
