@@ -8,7 +8,6 @@ from functools import partial
 
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
-from quart_trio import QuartTrio
 
 from proxy.gateway import Gateway
 from proxy.provider import load_providers
@@ -31,6 +30,7 @@ from server.breakers import SharedBreakers
 from server.catalogue import Catalogue
 from server.catalogue_answers import CatalogueAnswers
 from server.config import Config, ConfigInvalid, read_config
+from server.connection import find_edge
 from server.consent_gate import build_consent_gate
 from server.leases import Leases
 from server.limits import Limits
@@ -40,7 +40,12 @@ from server.outage import Outage
 from server.presence import Presence
 from server.presence_sweep import PresenceSweep
 from server.push.push import open_push
+from server.relay.chat_watch import ChatWatch
+from server.relay.relay import open_relay
+from server.relay.sign_in_check import SignInCheck
+from server.relay.watching import build_watching
 from server.services import Services
+from server.sockets import SocketHandler, Sockets
 from storage.accounts import Accounts
 from storage.api_keys import ApiKeys
 from storage.audit import AuditLog
@@ -63,6 +68,7 @@ from storage.redis import Redis, open_redis
 from storage.sessions import Sessions
 from storage.sign_ins import SignIns
 from storage.unchecked_usage import UncheckedUsages
+from storage.watched import WatchedUsers
 
 Loop = Callable[[], Awaitable[object]]
 
@@ -72,13 +78,13 @@ class Application:
 
     def __init__(self, config: Config | ConfigInvalid) -> None:
         self._config = config
-        self._app: QuartTrio | None = None
+        self._answers: Answers | None = None
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
-        elif self._app is not None:
-            await self._app(scope, receive, send)
+        elif self._answers is not None:
+            await self._answers(scope, receive, send)
 
     async def _live(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """What keeps us from starting is told in one line each, all at once. A loop that dies ends the lifespan."""
@@ -94,17 +100,37 @@ class Application:
             async with open_services(config) as (services, loops), trio.open_nursery() as root:
                 for loop in loops:
                     root.start_soon(loop)
-                self._app = create_app(services)
+                self._answers = Answers(services, list_sockets(services))
                 leave_to_live()
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
+                await services.relay.settle()
                 root.cancel_scope.cancel()
         except StorageError as error:
-            if self._app is not None:
+            if self._answers is not None:
                 raise
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await send({"type": "lifespan.shutdown.complete"})
+
+
+class Answers:
+    """Whoever comes in: requests to the app, WebSockets to who serves their path."""
+
+    def __init__(self, services: Services, table: Mapping[str, SocketHandler]) -> None:
+        self.app = create_app(services)
+        self._sockets = Sockets(find_edge(self.app), services.callers, table)
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] == "websocket":
+            await self._sockets(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+def list_sockets(services: Services) -> Mapping[str, SocketHandler]:
+    """Who serves which path."""
+    return {"/ws/device-link": services.relay.serve, "/ws/events": services.watching.serve}
 
 
 def leave_to_live() -> None:
@@ -142,9 +168,10 @@ async def open_services(config: Config) -> AsyncIterator[tuple[Services, list[Lo
             transport: Transport = network if config.is_production else SandboxTransport(network)
             patience = Patience(config.first_token_seconds, config.total_seconds, config.retry_seconds)
             breakers = SharedBreakers(BreakerTable(redis))
-            gateway = Gateway(
-                lambda: catalogue.models, config.upstreams, Reach(transport, breakers, patience), credits_, journal
-            )
+            watched = WatchedUsers(redis)
+            chats = ChatWatch(watched)
+            reach = Reach(transport, breakers, patience)
+            gateway = Gateway(lambda: catalogue.models, config.upstreams, reach, credits_, journal, chats)
             terms = TermsReader(Configuration(database), Terms(free_credits_usd=config.sign_in.signup_credits_usd))
             sign_in, callers = build_sign_in(config, database, redis, issuer, terms)
             billing = await stack.enter_async_context(
@@ -153,6 +180,21 @@ async def open_services(config: Config) -> AsyncIterator[tuple[Services, list[Lo
             push = await stack.enter_async_context(open_push(config.push, database))
             links, presence_history = PresenceTable(redis), PresenceHistory(database)
             presence_sweep = PresenceSweep(links, presence_history)
+            devices, check = Devices(database), SignInCheck(callers.sessions, callers.api_keys)
+            build_presence = partial(Presence, links, DeviceEvents(redis), presence_history, push.notify)
+            relay = await stack.enter_async_context(
+                open_relay(config.redis_url, redis, build_presence, devices, check)
+            )
+            watching = build_watching(
+                events=relay.events,
+                channels=relay.channels,
+                chats=chats,
+                watched=watched,
+                credits_=credits_,
+                notifications=push.notifications,
+                live=live,
+                has_ended=check.has_ended,
+            )
             services = Services(
                 config=config,
                 database=database,
@@ -170,15 +212,18 @@ async def open_services(config: Config) -> AsyncIterator[tuple[Services, list[Lo
                 breakers=breakers,
                 consent_gate=build_consent_gate(database, config.consent_region, lambda: live.documents),
                 gateway=gateway,
-                devices=Devices(database),
-                presence=Presence(links, DeviceEvents(redis), presence_history, push.notify),
+                devices=devices,
+                presence=relay.presence,
                 push=push,
+                relay=relay,
+                watching=watching,
             )
             leases = Leases(credits_, journal, config.journal_folder, gateway.call_off)
             true_up = TrueUp(UncheckedUsages(database), credits_, gateway.look_up, gateway.looks_up)
             loops: list[Loop] = [partial(live.keep_fresh, listener), breakers.keep_fresh, network.watch_silence]
             loops += [issuer.keep_keys_fresh, sign_in.keep_purged, true_up.keep_truing_up, *billing.loops]
             loops += [presence_sweep.keep_sweeping, presence_sweep.keep_purged, *push.loops]
+            loops += [*relay.loops, *watching.loops]
             yield services, [*loops, leases.keep_renewing, leases.keep_sweeping]
 
 

@@ -20,6 +20,8 @@ from server.limits import Limits
 from server.live_configuration import LiveConfiguration
 from server.presence import Presence
 from server.push.push import Push
+from server.relay.relay import Relay
+from server.relay.watching import Watching
 from storage.api_keys import ApiKeys
 from storage.devices import Devices
 from storage.postgres import Database
@@ -49,6 +51,8 @@ class Services:
     devices: Devices
     presence: Presence
     push: Push
+    relay: Relay
+    watching: Watching
 
 
 def use_services(services: Services, extensions: dict[str, object]) -> None:

@@ -15,6 +15,7 @@ import msgspec
 from coredis.tokens import PureToken
 
 from storage.accounts import User
+from storage.device_events import events_channel
 from storage.errors import StorageError
 from storage.postgres import Database
 from storage.psycopg_trio import TrioConnection
@@ -107,10 +108,25 @@ class ApiKeys:
         """A key that was revoked, after PostgreSQL has been told. Safe to repeat."""
         await command(self.redis.set(api_key_key(key_hash), TOMBSTONE, ex=TOMBSTONE_SECONDS))
 
+    async def end(self, user_id: UUID, key_id: UUID, key_hash: str) -> None:
+        """Buried, and told to whoever holds a socket by this key. Safe to repeat."""
+        await self.bury(key_hash)
+        await command(self.redis.publish(events_channel(user_id), f"ended {name_api_key(key_id)}"))
+
+    async def has_ended(self, user_id: UUID, key_id: UUID) -> bool:
+        """Revoked, or gone; not one that has merely expired."""
+        row = await self.database.as_user(user_id).fetch_one(_FIND_LIVE, {"key_id": key_id})
+        return row is None
+
     async def list(self, user_id: UUID) -> "list[ApiKey]":
         """The user's keys, the newest first, those that are no more among them."""
         rows = await self.database.as_user(user_id).fetch(_LIST)
         return [ApiKey(*row) for row in rows]
+
+
+def name_api_key(key_id: UUID) -> str:
+    """As it is told that the key has ended: its hash is nobody's business."""
+    return f"api-key:{key_id}"
 
 
 async def make_api_key(connection: TrioConnection, key: NewKey) -> ApiKey:
@@ -163,6 +179,8 @@ _LIST: LiteralString = """
     SELECT id, hint, label, scopes, created_at, last_used_at, expires_at, revoked_at FROM api_keys
     ORDER BY created_at DESC, id
 """
+
+_FIND_LIVE: LiteralString = "SELECT 1 FROM api_keys WHERE id = %(key_id)s AND revoked_at IS NULL"
 
 # Until the transaction ends nobody else makes a key of this user; holds and ledger rows are not kept waiting:
 # https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-ROWS

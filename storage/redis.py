@@ -23,6 +23,8 @@ from storage.errors import RedisUnavailable
 COMMAND_SECONDS = 3.0
 """A healthy Redis answers in a millisecond. The rest is for our own loop, whose queue is in this time too: under a
 burst of requests a shorter deadline would call Redis lost when it is only us who are late."""
+RUBBISH = (ValueError, LookupError, SystemError, RecursionError)
+"""What the client's parser raises for bytes that are no answer, and whoever waits for one is told."""
 MAX_CONNECTIONS = 4
 """Commands share connections, each sent without waiting for the answers of those before it."""
 
@@ -86,6 +88,8 @@ def redis_deadline() -> Iterator[None]:
             yield
     except (RedisError, OSError, trio.TooSlowError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
         raise RedisUnavailable("Redis did not answer in time") from error
+    except RUBBISH as error:
+        raise RedisUnavailable("what Redis answered cannot be read") from error
 
 
 def _build_pool(url: str) -> ConnectionPool[Any]:

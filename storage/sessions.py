@@ -13,8 +13,9 @@ from uuid import UUID
 import msgspec
 
 from storage.accounts import Accounts, User
+from storage.device_events import events_channel
 from storage.rate_limits import TOMBSTONE
-from storage.redis import LuaScript, Redis, command, session_key, user_key
+from storage.redis import LuaScript, Redis, session_key, user_key
 
 REMEMBERED_SECONDS = 30
 TOMBSTONE_SECONDS = 120
@@ -56,15 +57,23 @@ class Sessions:
         await _FORGET.run(self.redis, [user_key(user_id)], [TOMBSTONE])
 
     async def bury(self, keys: Iterable[str]) -> None:
-        """Set tombstones, after PostgreSQL has been told. One by one: the keys may be of several users."""
+        """Set tombstones, after PostgreSQL has been told, and tell it to whoever holds a socket by one of these keys.
+        One by one: the keys may be of several users.
+        """
         for key in keys:
-            await command(self.redis.set(key, TOMBSTONE, ex=TOMBSTONE_SECONDS))
+            channel = events_channel(UUID(key[1:].partition("}")[0]))
+            await _BURY.run(self.redis, [key], [TOMBSTONE, TOMBSTONE_SECONDS, channel, f"ended {key}"])
 
 
 _REMEMBER = LuaScript("""
 for i, key in ipairs(KEYS) do
     redis.call('SET', key, ARGV[i + 1], 'NX', 'EX', ARGV[1])
 end
+""")
+
+_BURY = LuaScript("""
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+redis.call('PUBLISH', ARGV[3], ARGV[4])
 """)
 
 _FORGET = LuaScript("if redis.call('GET', KEYS[1]) ~= ARGV[1] then redis.call('DEL', KEYS[1]) end")

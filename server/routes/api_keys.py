@@ -105,7 +105,7 @@ async def revoke(key_id: UUID) -> None:
     if revoked is None:
         raise NotFound("you have no such API key; GET /api/auth/api-keys lists yours")
     with services().limits.outage.watch():
-        await services().api_keys.bury(revoked.key_hash)
+        await services().api_keys.end(caller().user_id, key_id, revoked.key_hash)
 
 
 def check_wish(wish: ApiKeyWish) -> ApiKeyWish:

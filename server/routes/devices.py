@@ -3,6 +3,7 @@ or changes the devices of somebody else: an id of theirs is as unknown as any ot
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -30,6 +31,7 @@ from server.push_token_rules import check_push_token
 from server.services import services
 from server.times import show_exact_time
 from storage.devices import Device, Status
+from storage.errors import RedisUnavailable
 from storage.presence import Link
 
 DEVICE_ID = {"X-Device-ID": "The UUID of the device that calls."}
@@ -198,6 +200,8 @@ async def _unlink(user_id: UUID, device_id: UUID) -> bool:
     with trio.CancelScope(shield=True):
         was_known = await services().devices.unlink(user_id, device_id)
         was_linked = await services().presence.drop(user_id, device_id)
+        with suppress(RedisUnavailable):  # a session that is left resumes a link, and no row
+            await services().relay.forget_device(user_id, device_id)
         if was_known or was_linked:
             await services().presence.tell(user_id, "device-unlinked", {"deviceId": str(device_id)})
     return was_known or was_linked

@@ -15,6 +15,7 @@ from quart import Blueprint, Response, request
 from server.connection import edge
 from server.errors import Problem, envelope
 from server.guard import access
+from server.relay.parts import Parts
 from server.routes.deployment import CLOSED, REFUSED, is_token
 from server.services import services
 from storage.deliveries import Traffic
@@ -48,7 +49,7 @@ async def show_metrics() -> Response:
     latest = await services().billing.reconciliation.books.find_latest()
     traffic = await services().push.deliveries.count() if services().push.platforms else None
     gauges = [*build_process_gauges(running, edge().requests - 1), *build_account_gauges(latest)]
-    gauges += build_push_gauges(traffic)
+    gauges += [*build_push_gauges(traffic), *build_relay_gauges(services().relay.parts)]
     return Response(write_text(gauges), content_type=CONTENT_TYPE)
 
 
@@ -82,6 +83,20 @@ def build_push_gauges(traffic: Traffic | None) -> Iterator[Gauge]:
     yield Gauge("cloche_pushes_due", "Pushes that are to be sent", traffic.due, "platform")
     yield Gauge("cloche_push_late_seconds", late, traffic.late_seconds, "platform")
     yield Gauge("cloche_pushes_recent", "Pushes of the last hour's notifications", traffic.recent, "state")
+
+
+def build_relay_gauges(parts: Parts) -> Iterator[Gauge]:
+    """Of this process. Messages and bytes are those since its start."""
+    traffic, sockets = parts.traffic, parts.sockets
+    yield Gauge("cloche_device_sockets", "Connected sockets of devices, registered or not", {"": sockets.count})
+    yield Gauge("cloche_devices", "Devices that are registered on a socket", {"": len(parts.hub.members)})
+    messages = {"in": traffic.texts_in + traffic.binaries_in, "out": traffic.frames_out}
+    yield Gauge("cloche_device_messages", "Messages of devices, and messages and pings to them", messages, "direction")
+    yield Gauge("cloche_device_bytes_out", "Bytes written to devices", {"": traffic.bytes_out})
+    yield Gauge("cloche_device_bytes_waiting", "Bytes that wait to be written to devices", {"": sockets.waiting_bytes})
+    spooled = "Bytes of terminals that wait for their devices to take others"
+    yield Gauge("cloche_terminal_bytes_waiting", spooled, {"": parts.terminals.waiting_bytes})
+    yield Gauge("cloche_pending_calls", "Calls of devices that have no answer yet", {"": parts.calls.pending})
 
 
 _PLAIN = {

@@ -13,10 +13,12 @@ import httpx2
 import schemathesis
 import trio
 
+from scripts.device_link.link import open_link
 from tests.end_to_end.cloche import Cloche, Customer, Stores, open_cloche
 from tests.end_to_end.sign_in_attempt import DEVELOPMENT
 from tests.end_to_end.test_local_issuer import ANN, Place
 from tests.end_to_end.test_openapi import load_schema, make_buyer
+from tests.end_to_end.watching import PATH, open_stream
 from tests.stripe_stand_in import open_stripe_stand_in
 from tests.stripe_stand_in.deliveries import sign
 
@@ -96,7 +98,7 @@ def list_forms(document: Mapping[str, Any]) -> Iterator[Form]:
 
 async def test_every_form_of_every_answer_comes_as_it_is_described(stores: Stores) -> None:
     async with open_asker(stores) as (cloche, asker):
-        for ask_some in (call, spend, buy, administer, agree, estimate, sign_in, link, notify):
+        for ask_some in (call, spend, buy, administer, agree, estimate, sign_in, link, notify, watch):
             await ask_some(cloche, asker)
         await look(asker)
         await leave(cloche, asker)
@@ -209,6 +211,13 @@ async def notify(_: Cloche, asker: Asker) -> None:
     assert await asker.ask("POST", f"{notifications}/read", body={"all": True}) == {"updated": 2}
     await asker.ask("DELETE", f"{notifications}/{{notification_id}}", 204, path_parameters=second)
     assert await asker.ask("DELETE", notifications) == {"deleted": 2}
+
+
+async def watch(cloche: Cloche, asker: Asker) -> None:
+    """The stream has no end, so its head is looked at; and the other is a WebSocket, or nothing."""
+    async with open_stream(cloche, asker.who) as watch, open_link(cloche.url, asker.who.headers):
+        assert b"\r\ncontent-type: text/event-stream\r\n" in watch.head.lower()
+    asker.done.update([("GET", PATH, "200", "text/event-stream"), ("GET", "/ws/device-link", "101", "")])
 
 
 async def look(asker: Asker) -> None:

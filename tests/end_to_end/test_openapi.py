@@ -29,7 +29,9 @@ MONEY_USD = "1000"
 
 ENDS_THE_CALLER = {"/api/auth/logout": "POST", "/api/auth/account": "DELETE"}
 """Whoever asks it once is nobody afterwards."""
-BUT_ENDINGS = tuple(word for path in ENDS_THE_CALLER for word in ("--exclude-path", path))
+ENDLESS = "/ws/events"
+"""Is read to an end that it does not have: test_described_successes.py and test_watching.py ask it."""
+BUT_ENDINGS = tuple(word for path in (*ENDS_THE_CALLER, ENDLESS) for word in ("--exclude-path", path))
 FOR_ADMINISTRATORS = ("--include-path-regex", "/admin(/|$)|^/api/config/")
 CHATS_ALONE = ("--include-path-regex", "/chat/completions$")
 BUT_THOSE = ("--exclude-path-regex", "/admin(/|$)|/chat/completions$")

@@ -1,6 +1,5 @@
 """Devices over HTTP, as the shipped clients send them."""
 
-import json
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -8,11 +7,9 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-import redis
 import trio
 
 from server.connection_descriptor import ConnectionInfo, derive_key, sign_info
-from storage.device_events import events_channel
 from tests.server.registering import (
     DESKTOP,
     DEVICE,
@@ -29,6 +26,7 @@ from tests.server.registering import (
     tell_error,
 )
 from tests.server.served import Served, open_served
+from tests.storage.device_event_log import open_device_event_log
 from tests.storage.people import Query
 
 EXACT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
@@ -197,17 +195,13 @@ async def test_an_unlinked_device_is_dropped_and_the_others_are_told(
     await register(served, user)
     await register_phone(served, user, pushToken="ab" * 32)
     presence = served.services.presence
-    with redis.Redis.from_url(redis_url) as client, client.pubsub(ignore_subscribe_messages=True) as listener:
+    with open_device_event_log(redis_url) as log:
         async with open_link(served, user, link()):
-            listener.subscribe(events_channel(user.id))
-            listener.get_message(timeout=5)
             for device_id in (DEVICE.upper(), PHONE_ID):
                 answer = await ask(served, user, "DELETE", f"{PATH}/{device_id}")
                 assert (answer.status, answer.body) == (204, b"")
             assert await presence.list_links(user.id) == {}
-        events = list(iter(lambda: listener.get_message(timeout=0.02), None))
-    told = [json.loads(event["data"]) for event in events]
-    unlinked = [event["payload"] for event in told if event["eventType"] == "device-unlinked"]
+        unlinked = [payload for _, event_type, payload in log.read() if event_type == "device-unlinked"]
     assert unlinked == [{"deviceId": DEVICE}, {"deviceId": PHONE_ID}]
     assert query("SELECT 1 FROM devices UNION ALL SELECT 1 FROM push_tokens") == []
     again = await ask(served, user, "DELETE", f"{PATH}/{DEVICE}")

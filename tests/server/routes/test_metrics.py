@@ -16,6 +16,13 @@ from tests.storage.people import open_query
 from tests.storage.phones import Phones
 
 TOKEN = "measure-me"
+RELAY = [
+    *("cloche_device_sockets 0", "cloche_devices 0"),
+    *('cloche_device_messages{direction="in"} 0', 'cloche_device_messages{direction="out"} 0'),
+    *("cloche_device_bytes_out 0", "cloche_device_bytes_waiting 0"),
+    *("cloche_terminal_bytes_waiting 0", "cloche_pending_calls 0"),
+]
+"""Where no device has ever been."""
 LINE = re.compile(r'(# (HELP|TYPE) [a-z_]+ .+)|[a-z_]+(\{[a-z]+="[^"\n]*"\})? -?[0-9.e+-]+')
 
 
@@ -53,7 +60,7 @@ async def test_a_wrong_token_is_refused(served: Served, headers: Mapping[str, st
 
 
 async def test_before_the_first_reconciliation_there_is_what_runs(served: Served, tmp_path: Path) -> None:
-    assert await measure(served) == ["cloche_running_calls 0", "cloche_requests 0"]
+    assert await measure(served) == ["cloche_running_calls 0", "cloche_requests 0", *RELAY]
     with open_journal(tmp_path) as journal:
         slots = [journal.open_slot(uuid4()) for _ in range(3)]
         assert "cloche_running_calls 3" in await measure(served)
