@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import trio
 
 from proxy.admission import Admission, admit
+from proxy.audience import Audience, Nobody
 from proxy.background import call_off
 from proxy.chat import ChatEvent, ChatRequest, Completed, Usage
 from proxy.collected import Collected
@@ -25,6 +26,7 @@ from proxy.pump import Pump, Reach
 from proxy.routing import Model, Upstream
 
 UNLIMITED = Unlimited()
+NOBODY = Nobody()
 HOLD_SECONDS = 15
 SETTLE_SECONDS = 10
 """How long an ending may take. A hold that could not be settled in time is settled by the next sweep."""
@@ -43,6 +45,7 @@ class Gateway:
     reach: Reach
     ledger: Ledger
     journal: Journal
+    audience: Audience = NOBODY
 
     @asynccontextmanager
     async def open_chat(
@@ -77,6 +80,7 @@ class Gateway:
         meter = Meter(admission.hold.prompt_tokens, slot, admission.tokenizer)
         pump = Pump(self.reach, self.ledger, admission, meter)
         chat = Chat(admission, meter, pump, self.ledger)
+        self.audience.note_started(chat)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(pump.run)
@@ -86,6 +90,7 @@ class Gateway:
             with trio.move_on_after(SETTLE_SECONDS, shield=True):
                 await chat.settle()
             slot.clear() if chat.is_settled else slot.leave()
+            self.audience.note_ended(chat, chat.settlement)
 
     async def call_off(self, provider_code: str, upstream_id: str) -> Usage | None:
         """End an answer in the background whose call is lost; says what it has used if the provider does.
@@ -114,6 +119,7 @@ class Chat:
 
     def __init__(self, admission: Admission, meter: Meter, pump: Pump, ledger: Ledger) -> None:
         self.request_id = admission.hold.id
+        self.user_id = admission.hold.user_id
         self.answer_id = uuid4()
         self.model = admission.model
         self._pump = pump
@@ -123,6 +129,7 @@ class Chat:
         self._delivery: Delivery | None = None
         self._handed_out: list[ChatEvent] = []
         self.is_settled = False
+        self.settlement: Settlement | None = None
         self._ended = False
 
     async def next_events(self) -> list[ChatEvent]:
@@ -177,7 +184,8 @@ class Chat:
         if self.is_settled:
             return
         try:
-            await self._ledger.settle(self._build_settlement())
+            self.settlement = self._build_settlement()
+            await self._ledger.settle(self.settlement)
         except Exception:  # the edge of the call: a client's answer must not depend on the accounts
             logger.exception("a call could not be settled; the sweep will do it", extra={"call_id": self.request_id})
             return
@@ -194,7 +202,7 @@ class Chat:
             await self.settle()
         if self._meter.outcome != "completed":
             return []
-        settlement = self._build_settlement()
+        settlement = self.settlement or self._build_settlement()
         return [Completed(settlement.usage, str(settlement.charge_usd), settlement.provisional)]
 
     def _build_settlement(self) -> Settlement:

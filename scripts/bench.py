@@ -14,9 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from scripts.benchmark import events, first_token, leaving, memory, whole_answers
+from scripts.benchmark import events, first_token, leaving, memory, relay, whole_answers
 from scripts.benchmark.arena import Arena
 from scripts.benchmark.calls import BenchFailed
 from scripts.benchmark.figures import Figure, Reading, as_json, as_table, build_figures
@@ -31,6 +32,7 @@ MEASUREMENTS: Mapping[str, Callable[[Arena], list[Reading]]] = {
     "paced": events.measure_paced,
     "whole_answers": whole_answers.measure,
     "leaving": leaving.measure,
+    "relay": relay.measure,
 }
 
 MAX_WAITED_PERCENT = 10
@@ -88,9 +90,9 @@ def read_options(words: list[str]) -> Options:
 def run(options: Options) -> Outcome:
     """Everything `runs` times, each time with a fresh server. Raises BenchFailed."""
     plan = QUICK if options.quick else FULL
-    allow_files(4 * plan.idle_streams + 1000)
+    allow_files(4 * max(plan.idle_streams, plan.idle_devices) + 1000)
     readings: list[Reading] = []
-    with open_stage(plan.users) as stage:
+    with open_stage(plan.users, max(plan.pairs, plan.idle_devices // 2)) as stage:
         for number in range(options.runs):
             readings += run_once(stage, plan, options.only, f"run {number + 1} of {options.runs}")
         figures, held = build_figures(readings), stage.count_held()
@@ -101,7 +103,7 @@ def run(options: Options) -> Outcome:
 def run_once(stage: Stage, plan: Plan, only: list[str], label: str) -> list[Reading]:
     readings: list[Reading] = []
     with open_served(stage) as served:
-        arena = Arena(plan, served, stage.provider)
+        arena = Arena(plan, served, stage.provider, stage.members, partial(open_served, stage, "other"))
         for name, measure in MEASUREMENTS.items():
             if name in only:
                 print(f"{label}: {name}", file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
 """One measurement's surroundings: a reactor, the targets, numbers for calls, and the server's account of itself."""
 
 import itertools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from scripts.benchmark.calls import BenchFailed, Call, Target
@@ -16,11 +16,15 @@ CALL_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Arena:
-    """What every measurement is given. A call's number is its own within one run."""
+    """What every measurement is given. A call's number is its own within one run. `members` are the headers of users
+    who are bound to no device, and may have several.
+    """
 
     plan: Plan
     served: Served
     direct: Target
+    members: tuple[Mapping[str, str], ...]
+    open_another: Callable[[], AbstractContextManager[Served]]
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def build_wish(self, kind: str, events: int = 0, interval_seconds: float = 0.0) -> Wish:

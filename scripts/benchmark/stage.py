@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psutil  # type: ignore[import-untyped]  # ships no types
 import psycopg
@@ -28,7 +28,7 @@ import trio
 from scripts.benchmark.calls import BenchFailed, Target
 from scripts.environment import PROJECT
 from server.auth.tokens import issue_token
-from storage.accounts import Accounts
+from storage.accounts import Accounts, User
 from storage.credits import Credits
 from storage.embedded import EmbeddedServers, temporary_servers
 from storage.migrate import migrate
@@ -41,6 +41,8 @@ SETTLE_SECONDS = 20.0
 PROVIDER_MODEL = "gpt-4.1-mini"
 MODEL = f"openai/{PROVIDER_MODEL}"
 CREDITS_USD = Decimal(100_000)
+UNLIMITED = ("MAX_REQUESTS", "READS", "LLM_REQUESTS", "LLM_TOKENS", "SOCKETS")
+"""Budgets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Stage:
     secret: str
     provider: Target
     callers: tuple[Mapping[str, str], ...]
+    members: tuple[Mapping[str, str], ...]
 
     def count_held(self) -> int:
         """Calls that still hold money, after all have had the time to be settled."""
@@ -114,7 +117,7 @@ def choose_cores() -> Cores:
 
 
 @contextmanager
-def open_stage(users: int) -> Iterator[Stage]:
+def open_stage(users: int, members: int) -> Iterator[Stage]:
     """Moves this process, and with it everything that it starts, away from the server's core."""
     cores = choose_cores()
     os.sched_setaffinity(0, cores.others)
@@ -123,9 +126,10 @@ def open_stage(users: int) -> Iterator[Stage]:
         seed(servers.owner_database_url)
         secret = secrets.token_hex(32)
         callers = trio.run(make_callers, servers.database_url, secret, users)
+        bare = trio.run(make_members, servers.database_url, secret, members)
         with open_provider() as port:
             provider = Target("direct", port, PROVIDER_MODEL, ({"Authorization": "Bearer sk-bench"},))
-            yield Stage(cores, servers, folder, secret, provider, callers)
+            yield Stage(cores, servers, folder, secret, provider, callers, bare)
 
 
 @contextmanager
@@ -144,15 +148,26 @@ async def make_callers(database_url: str, secret: str, users: int) -> tuple[Mapp
         return tuple([await _make_caller(Accounts(database), Credits(database), secret) for _ in range(users)])
 
 
+async def make_members(database_url: str, secret: str, users: int) -> tuple[Mapping[str, str], ...]:
+    """The headers of new users whose token is bound to no device: they may bring several."""
+    async with open_database(database_url, size=1) as database:
+        made = [await Accounts(database).make_user(f"{uuid4()}@example.com") for _ in range(users)]
+    return tuple({"Authorization": f"Bearer {_issue(secret, user, None)}"} for user in made)
+
+
 async def _make_caller(accounts: Accounts, credits_: Credits, secret: str) -> Mapping[str, str]:
     user = await accounts.make_user(f"{uuid4()}@example.com")
     device = uuid4()
     await accounts.make_device(user.id, device)
     await credits_.grant(user.id, CREDITS_USD, idempotency_key=f"bench:{uuid4()}", description="benchmark")
-    token = issue_token(
-        secret, user_id=user.id, email=user.email, role=user.role, device_id=device, now=time.time(), days=1
-    )
+    token = _issue(secret, user, device)
     return {"Authorization": f"Bearer {token}", "X-Device-ID": str(device), "X-Token-Binding": str(device)}
+
+
+def _issue(secret: str, user: User, device_id: UUID | None) -> str:
+    return issue_token(
+        secret, user_id=user.id, email=user.email, role=user.role, device_id=device_id, now=time.time(), days=1
+    )
 
 
 @contextmanager
@@ -169,10 +184,10 @@ def open_provider() -> Iterator[int]:
 
 
 @contextmanager
-def open_served(stage: Stage) -> Iterator[Served]:
+def open_served(stage: Stage, name: str = "server") -> Iterator[Served]:
     """The application, as operators serve it, with one worker. Raises BenchFailed if it logs an error."""
     port = _find_port()
-    log = stage.folder / "server.log"
+    log = stage.folder / f"{name}.log"
     pinned = [sys.executable, "-m", "scripts.benchmark.pinned", str(os.getpid()), _list(stage.cores.server)]
     hypercorn = [sys.executable, "-m", "hypercorn", "-c", "hypercorn.toml", "-w", "0", "-b", f"127.0.0.1:{port}"]
     with log.open("wb") as output:
@@ -206,7 +221,7 @@ def _build_environment(stage: Stage) -> dict[str, str]:
         "AUTH0_ISSUER_URL": "http://127.0.0.1:9",
         "AUTH0_API_AUDIENCE": "nobody signs in here",
         "AUTH0_NATIVE_CLIENT_ID": "nobody",
-        **{f"RATE_LIMIT_{name}": "1000000000" for name in ("MAX_REQUESTS", "READS", "LLM_REQUESTS", "LLM_TOKENS")},
+        **{f"RATE_LIMIT_{name}": "1000000000" for name in UNLIMITED},
     }
 
 
