@@ -39,6 +39,7 @@ class Bounds:
     remember_seconds: int = 30 * DAY_SECONDS
     large_seconds: int = 60
     most_cursors: int = 300
+    most_tellers: int = 300
 
 
 class Appended(NamedTuple):
@@ -46,6 +47,13 @@ class Appended(NamedTuple):
 
     id: int
     previous: int
+
+
+class Teller(NamedTuple):
+    """Which connection of a device tells an event, by the time of its beginning: who began later is the newer one."""
+
+    device_id: UUID
+    connected_at: int
 
 
 class Entry(NamedTuple):
@@ -98,6 +106,11 @@ def large_event_key(user_id: UUID, token: str) -> str:
     return f"{{{user_id}}}:large-event:{token}"
 
 
+def tellers_key(user_id: UUID) -> str:
+    """A hash: the newest connection of each device that has told an event."""
+    return f"{{{user_id}}}:event-tellers"
+
+
 def cursors_key(user_id: UUID) -> str:
     """A hash: up to where each device has seen everything."""
     return f"{{{user_id}}}:cursors"
@@ -120,17 +133,29 @@ class EventStream:
     bounds: Bounds = Bounds()
 
     async def append(
-        self, user_id: UUID, track: Track, body: bytes, token: str, *, newest_of: str = "", floor: int = 0
+        self,
+        user_id: UUID,
+        track: Track,
+        body: bytes,
+        token: str,
+        *,
+        newest_of: str = "",
+        floor: int = 0,
+        teller: Teller | None = None,
     ) -> Appended:
         """Keep an event and tell it. Of those that have the same `newest_of` only the newest is kept. Its number is
-        greater than `floor`, which whoever asks has seen.
+        greater than `floor`, which whoever asks has seen. It is 0, and nothing is done, if a newer connection than
+        `teller` has told one: this would come after what is newer.
         """
         bounds = self.bounds
         keys = [events_key(user_id), events_meta_key(user_id), newest_key(user_id), large_event_key(user_id, token)]
         known = (events_channel(user_id), track, body, token, newest_of, floor)
         sizes = (bounds.most_entries, bounds.most_bytes, bounds.most_body_bytes)
         times = (bounds.keep_seconds, bounds.remember_seconds, bounds.large_seconds)
-        number, previous = await _APPEND.run(self.redis, keys, [*known, *sizes, *times])
+        fence = ("", 0) if teller is None else (str(teller.device_id), teller.connected_at)
+        number, previous = await _APPEND.run(
+            self.redis, [*keys, tellers_key(user_id)], [*known, *sizes, *times, *fence, bounds.most_tellers]
+        )
         return Appended(number, previous)
 
     async def tell(self, user_id: UUID, body: bytes, token: str) -> None:
@@ -183,8 +208,18 @@ local stream, meta, newest, large = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local channel, track, body, token, newest_of, floor = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local most_entries, most_bytes, most_body_bytes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local keep_seconds, remember_seconds, large_seconds = ARGV[10], ARGV[11], ARGV[12]
+local tellers, teller, since, most_tellers = KEYS[5], ARGV[13], tonumber(ARGV[14]), tonumber(ARGV[15])
 local MOST_LEAVING = 64
 
+if teller ~= '' then
+    local newest_since = tonumber(redis.call('HGET', tellers, teller) or 0)
+    if since < newest_since then return {0, 0} end
+    if since > newest_since then
+        if redis.call('HLEN', tellers) >= most_tellers then redis.call('DEL', tellers) end
+        redis.call('HSET', tellers, teller, ARGV[14])
+        redis.call('EXPIRE', tellers, keep_seconds)
+    end
+end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local known = redis.call('HMGET', meta, 'last', 'bytes')

@@ -6,7 +6,7 @@ The generator answers for the desktops, in its own process; nothing but the rela
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import uuid4
@@ -25,6 +25,8 @@ WARM_SHARE = 0.25
 WARM_DEVICES = 20
 IDLE_SECONDS = 0.5
 SESSION = b"t-1"
+ONE_PER_SECOND = 100
+"""Of one pair: half as fast as a device may speak for long."""
 TERMINAL_FRAME = b"PTC1" + len(SESSION).to_bytes(2, "big") + SESSION + b"x" * 16 * 1024
 """As much as a desktop puts into one."""
 PADDING = b"x" * 200
@@ -95,16 +97,19 @@ def find_text(payload: bytes, name: bytes) -> bytes:
 
 def measure(arena: Arena) -> list[Reading]:
     """With a second server, which also is a fresh one: memory once used is used again."""
+    pairs, rate = arena.plan.pairs, arena.plan.calls_per_second
     with arena.open_another() as other:
+        one, two = [arena.served, arena.served], [arena.served, other]
         return [
             *_measure_memory(arena, other),
-            *_measure_calls(arena, [arena.served, arena.served], 1, "1 pair"),
-            *_measure_calls(arena, [arena.served, other], 1, "1 pair on two servers"),
-            *_measure_calls(arena, [arena.served, arena.served], arena.plan.pairs, f"{arena.plan.pairs} pairs"),
-            *_measure_calls(arena, [arena.served, other], arena.plan.pairs, f"{arena.plan.pairs} pairs on two servers"),
-            *_measure_paced(arena),
-            *_measure_events(arena, 1, "1 pair"),
-            *_measure_events(arena, arena.plan.pairs, f"{arena.plan.pairs} pairs"),
+            *_measure_paced_calls(arena, one, 1, ONE_PER_SECOND, f"1 pair, {ONE_PER_SECOND} calls/s"),
+            *_measure_paced_calls(arena, two, 1, ONE_PER_SECOND, f"1 pair on two servers, {ONE_PER_SECOND} calls/s"),
+            *_measure_paced_calls(arena, one, pairs, rate, f"{pairs} pairs, {rate} calls/s"),
+            *_measure_paced_calls(arena, two, pairs, rate, f"{pairs} pairs on two servers, {rate} calls/s"),
+            *_measure_calls(arena, one, pairs, f"{pairs} pairs"),
+            *_measure_calls(arena, two, pairs, f"{pairs} pairs on two servers"),
+            *_measure_paced_events(arena, 1, ONE_PER_SECOND, f"1 pair, {ONE_PER_SECOND} events/s"),
+            *_measure_events(arena, pairs, f"{pairs} pairs"),
             *_measure_terminals(arena),
         ]
 
@@ -148,41 +153,53 @@ def _measure_calls(arena: Arena, servers: list[Served], count: int, name: str) -
         return _count(arena, servers, pairs, messages, name)
 
 
-def _measure_paced(arena: Arena) -> list[Reading]:
+def _measure_paced_calls(arena: Arena, servers: list[Served], count: int, rate: int, name: str) -> list[Reading]:
     """What a call takes while others have theirs, and the server is not at its limit."""
-    messages, rate = _Messages("call"), arena.plan.calls_per_second
-    with open_pairs(arena, [arena.served, arena.served], arena.plan.pairs) as pairs:
-        for desktop in pairs.desktops:
-            desktop.on_text = answer
+    messages = _Messages("call")
+    with open_pairs(arena, servers, count) as pairs:
         waiting = deque(pairs.phones)
-        for phone in pairs.phones:
-            phone.on_text = _wait_turn(messages, waiting)
-        _call_evenly(pairs, messages, waiting, 1 / rate)
-        name = f"{arena.plan.pairs} pairs, {rate} calls/s"
+        for desktop, phone in zip(pairs.desktops, pairs.phones, strict=True):
+            desktop.on_text = answer
+            phone.on_text = _wait_turn(messages, waiting, phone, b'{"type":"rpc.response"')
+        _send_evenly(pairs.reactor, messages.call, waiting, 1 / rate)
+        return _count(arena, servers, pairs, messages, name)[1:]
+
+
+def _measure_paced_events(arena: Arena, count: int, rate: int, name: str) -> list[Reading]:
+    messages = _Messages("event")
+    with open_pairs(arena, [arena.served, arena.served], count) as pairs:
+        waiting = deque(pairs.desktops)
+        for desktop, phone in zip(pairs.desktops, pairs.phones, strict=True):
+            phone.on_text = _wait_turn(messages, waiting, desktop, b'{"type":"event"')
+        _send_evenly(pairs.reactor, messages.publish, waiting, 1 / rate)
         return _count(arena, [arena.served], pairs, messages, name)[1:]
 
 
-def _wait_turn(messages: _Messages, waiting: deque[Device]) -> OnFrame:
-    def hear(phone: Device, payload: bytes) -> None:
-        if payload.startswith(b'{"type":"rpc.response"'):
-            messages.note_arrival(phone)
-            waiting.append(phone)
+def _wait_turn(messages: _Messages, waiting: deque[Device], sender: Device, start: bytes) -> OnFrame:
+    """`sender` is whose turn it is again when what starts so has come."""
+
+    def hear(_device: Device, payload: bytes) -> None:
+        if payload.startswith(start) and sender in messages.sent_at:
+            messages.note_arrival(sender)
+            waiting.append(sender)
 
     return hear
 
 
-def _call_evenly(pairs: _Pairs, messages: _Messages, waiting: deque[Device], interval: float) -> None:
-    """Phones take turns. One that has not been answered is passed over."""
+def _send_evenly(
+    reactor: Reactor, send: Callable[[Device], None], waiting: deque[Device], interval: float
+) -> None:
+    """Devices take turns. One whose last message has not come is passed over."""
     due = time.monotonic()
 
-    def call() -> None:
+    def send_next() -> None:
         nonlocal due
         if waiting:
-            messages.call(waiting.popleft())
+            send(waiting.popleft())
         due += interval
-        pairs.reactor.call_at(due, call)
+        reactor.call_at(due, send_next)
 
-    call()
+    send_next()
 
 
 def _measure_events(arena: Arena, count: int, name: str) -> list[Reading]:

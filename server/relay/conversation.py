@@ -122,7 +122,14 @@ class Conversation:
         if effects.hint is not None:
             await self._tell(member, NewEvent(HINT, effects.hint, *_source(member), is_kept=False))
         await self._follow(member, effects)
-        event = NewEvent(said.event_type, said.payload, *_source(member), effects.is_kept, effects.newest_of)
+        event = NewEvent(
+            said.event_type,
+            said.payload,
+            *_source(member),
+            effects.is_kept,
+            effects.newest_of,
+            connected_at=member.held.link.connected_at,
+        )
         await self._tell(member, event)
         if effects.is_visible is False:
             self._end(HIDDEN, "remote access was switched off")

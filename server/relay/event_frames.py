@@ -21,7 +21,8 @@ Source = ClientType | Literal["server"]
 @dataclass(frozen=True, slots=True)
 class NewEvent:
     """`payload` is JSON, as the device wrote it. `is_kept`: has an id, and is replayed. Of those that are kept and have
-    the same `newest_of`, only the newest is kept. `is_for_watchers`: only `/ws/events` hears of it.
+    the same `newest_of`, only the newest is kept. `is_for_watchers`: only `/ws/events` hears of it. `connected_at`:
+    since when the device's connection stands, by Redis's clock; 0 if that is not known.
     """
 
     event_type: str
@@ -31,6 +32,7 @@ class NewEvent:
     is_kept: bool = True
     newest_of: str | None = None
     is_for_watchers: bool = False
+    connected_at: int = 0
 
 
 class About(msgspec.Struct, array_like=True, frozen=True):

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
@@ -28,7 +28,7 @@ from server.relay.member import Member
 from server.relay.outbox import Outbox
 from server.relay.roster import Roster
 from storage.errors import RedisUnavailable
-from storage.event_stream import TRACKS, EventStream, read_message
+from storage.event_stream import TRACKS, EventStream, Teller, read_message
 from storage.presence import ClientType
 from storage.redis import COMMAND_SECONDS
 
@@ -77,9 +77,10 @@ class Events:
         channels.hear_lost(self._hear_lost)
 
     async def publish(self, user_id: UUID, event: NewEvent) -> int:
-        """Its id; 0 if it has none, or is a desktop's that is not the primary one: then nobody hears of it. Members of
-        this process have been given it when this returns. Raises RedisUnavailable; then members of this process have
-        been given it nevertheless, without an id, and others are as soon as Redis is back, if it is to be kept.
+        """Its id; 0 if it has none. It has none either, and nobody hears of it, if it is a desktop's that is not the
+        primary one, or if a newer connection of its device has told one. Members of this process have been given it
+        when this returns. Raises RedisUnavailable; then members of this process have been given it nevertheless,
+        without an id, and others are as soon as Redis is back, if it is to be kept.
         """
         if await self._is_muted(user_id, event):
             return 0
@@ -122,7 +123,7 @@ class Events:
                 yield
             finally:
                 with trio.move_on_after(LAST_WORD_SECONDS, shield=True):
-                    await self._cursors.write(member.user_id)
+                    await self._leave(member)
 
     @asynccontextmanager
     async def watch(
@@ -171,7 +172,7 @@ class Events:
         late = LateEvent(find_track(event), body, token, event.newest_of or "", floor)
         try:
             await self._append_late(user_id)
-            return await self._append_now(user_id, late)
+            return await self._append_now(user_id, late, _find_teller(event))
         except RedisUnavailable:
             if (lane := self._lanes.get(user_id)) is not None:
                 lane.tell_early(*read_body(body))
@@ -179,13 +180,24 @@ class Events:
             self._note_torn(user_id)
             raise
 
-    async def _append_now(self, user_id: UUID, event: LateEvent) -> int:
+    async def _append_now(self, user_id: UUID, event: LateEvent, teller: Teller | None = None) -> int:
+        """0 if a newer connection of its device has told one: nobody hears of it. An event that had to wait is told all
+        the same: its device thinks that it was.
+        """
         lane = self._lanes.get(user_id)
         floor = 0 if lane is None else lane.highest
         with self._short_deadline():
             appended = await self._stream.append(
-                user_id, event.track, event.body, event.token, newest_of=event.newest_of, floor=floor
+                user_id,
+                event.track,
+                event.body,
+                event.token,
+                newest_of=event.newest_of,
+                floor=floor,
+                teller=teller,
             )
+        if not appended.id:
+            return 0
         if (lane := self._lanes.get(user_id)) is not None:
             happening = Happening(appended.id, *read_body(event.body))
             if not lane.arrive(appended.previous, happening):
@@ -266,6 +278,12 @@ class Events:
         if seen is not None and seen <= lane.highest:
             self._cursors.note(user_id, member.device_id, seen)
 
+    async def _leave(self, member: Member) -> None:
+        """What it has told goes before what it tells elsewhere."""
+        with suppress(RedisUnavailable):
+            await self._append_late(member.user_id)
+        await self._cursors.write(member.user_id)
+
     async def _refresh_primary(self, user_id: UUID, lane: Lane) -> None:
         primary = await self._roster.find_primary(user_id)
         lane.primary_id = None if primary is None else primary.device_id
@@ -343,6 +361,11 @@ class Events:
             await trio.sleep(PAUSE_SECONDS)
         except Exception:  # the edge of a task that serves everybody
             logger.exception("what a user's devices have missed could not be brought to them")
+
+
+def _find_teller(event: NewEvent) -> Teller | None:
+    device_id = event.source_device_id
+    return None if device_id is None or not event.connected_at else Teller(device_id, event.connected_at)
 
 
 def _is_for_member(client_type: ClientType, device_id: UUID, about: About, primary_id: UUID | None) -> bool:

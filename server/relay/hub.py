@@ -8,6 +8,7 @@ from uuid import UUID
 from server.relay.member import Listener, Member
 
 REPLACED = 4001
+REPLACED_REASON = "replaced by a newer connection of this device"
 
 
 class Hub:
@@ -27,7 +28,7 @@ class Hub:
         """The socket can be reached for as long as the block lasts."""
         devices = self._members[member.user_id]
         if (before := devices.get(member.device_id)) is not None:
-            before.end(REPLACED, "replaced by a newer connection of this device")
+            before.end(REPLACED, REPLACED_REASON)
         devices[member.device_id] = self._by_connection[member.connection_id] = member
         try:
             yield

@@ -11,6 +11,7 @@ from server.relay.events import Events
 from server.relay.hub import Hub
 from server.relay.open_sockets import OpenSockets
 from server.relay.registration import Registrar
+from server.relay.replacements import Replacements
 from server.relay.sign_in_check import SignInCheck
 from server.relay.terminals import Terminals
 from storage.devices import Devices
@@ -40,4 +41,5 @@ class Parts:
     check: SignInCheck
     sockets: OpenSockets
     departures: Departures
+    replacements: Replacements
     traffic: Traffic = field(default_factory=Traffic)

@@ -19,8 +19,9 @@ from server.relay.hub import Hub
 from server.relay.open_sockets import OpenSockets
 from server.relay.parts import Parts
 from server.relay.registration import Registrar
+from server.relay.replacements import Replacements
 from server.relay.roster import Roster
-from server.relay.session import DeviceSocket, listen_for_replacements
+from server.relay.session import DeviceSocket
 from server.relay.sign_in_check import SignInCheck
 from server.relay.terminals import Terminals
 from server.websocket import WebSocket
@@ -105,8 +106,8 @@ async def open_relay(
             check=check,
             sockets=sockets,
             departures=departures,
+            replacements=Replacements(bridge, hub),
         )
-        listen_for_replacements(bridge, hub)
         owners = (roster, events, calls, terminals, sockets, channels, bridge)
         loops = [departures.keep_leaving, *(loop for owner in owners for loop in owner.loops)]
         yield Relay(parts, make_endless(loops))

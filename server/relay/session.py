@@ -17,10 +17,9 @@ import trio
 
 from server.auth.callers import Caller
 from server.presence import HeldLink
-from server.relay.bridge import Bridge, Letter
 from server.relay.conversation import Conversation
 from server.relay.device_notes import DeviceNotes
-from server.relay.hub import REPLACED, Hub
+from server.relay.hub import REPLACED, REPLACED_REASON
 from server.relay.member import Member
 from server.relay.open_sockets import AWAY, AWAY_REASON
 from server.relay.outbox import Outbox
@@ -55,19 +54,11 @@ POLICY, FAULT, RESTART, SILENT = 1008, 1011, 1012, 4002
 DISCARDING = frozenset({AWAY, SILENT, SIGNED_OUT})
 """What waits is not written: the device does not take it, or is not to have it."""
 HEARD_OUT_SECONDS = {RESTART: LAST_WORDS_SECONDS, REPLACED: 0.8}
-"""So long at most a device that did nothing wrong is still heard: what it had said when it heard of the end counts. Who
-was replaced may be long gone; its newer connection is kept waiting for no longer than a second.
-"""
-
-REPLACED_REASON = "replaced by a newer connection of this device"
+"""So long at most a device that did nothing wrong is still heard: what it had said when it heard of the end counts."""
+FORMER_QUIET_SECONDS = 0.1
+"""Who was replaced may be long gone, and its newer connection waits: it is heard until nothing comes for so long."""
 
 logger = logging.getLogger(__name__)
-
-
-class ReplacedLetter(msgspec.Struct, array_like=True):
-    """A newer connection of its device has come to another process."""
-
-    connection_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +78,6 @@ class _Membership:
     held: HeldLink | None = None
 
 
-def listen_for_replacements(bridge: Bridge, hub: Hub) -> None:
-    """Before the loops run."""
-
-    async def receive(_: Letter, body: ReplacedLetter) -> None:
-        if (member := hub.find_connection(body.connection_id)) is not None:
-            member.end(REPLACED, REPLACED_REASON)
-
-    bridge.handle("replaced", ReplacedLetter, receive)
-
-
 class DeviceSocket:
     """`serve` is its life."""
 
@@ -109,7 +90,7 @@ class DeviceSocket:
         self._ending: Ending | None = None
         self._has_left = False
         self._is_over = False
-        self._binaries = 0
+        self._heard = 0
         self._has_paused = trio.Event()
         self._writing = trio.CancelScope()
         self._bell = trio.Event()
@@ -195,6 +176,7 @@ class DeviceSocket:
 
     async def _take(self, message: str | bytes | Ping | Pong, budget: TextBudget) -> None:
         traffic, conversation = self._parts.traffic, self._conversation
+        self._heard += 1
         if (member := conversation.member) is not None:
             member.held.pulse.note_life()
         if isinstance(message, str):
@@ -203,7 +185,6 @@ class DeviceSocket:
             await conversation.take_text(message)
         elif isinstance(message, bytes):
             traffic.binaries_in += 1
-            self._binaries += 1
             conversation.take_bytes(message)
         elif isinstance(message, Pong) and member is not None:
             self._take_pong(member, message.payload)
@@ -236,13 +217,21 @@ class DeviceSocket:
             ending = self._ending or Ending(FAULT, "")
             seconds = HEARD_OUT_SECONDS.get(ending.code, 0)
             await self._websocket.close(ending.code, ending.reason, hears_out=seconds > 0)
-            await trio.sleep(seconds)
+            with trio.move_on_after(seconds):
+                await self._hear_out(ending.code)
         except SocketClosed:
             self._has_left = self._ending is None
             outbox.close(discards=True)
         finally:
             if not self._has_left:
                 self._device.cancel_scope.cancel()
+
+    async def _hear_out(self, code: int) -> None:
+        """Who was replaced may be long gone, and its newer connection waits."""
+        if code == REPLACED:
+            await self._wait_quiet(FORMER_QUIET_SECONDS)
+        else:
+            await trio.sleep_forever()
 
     async def _beat(self) -> None:
         beats = 0
@@ -334,7 +323,8 @@ class DeviceSocket:
             held=held,
             end=self.end,
         )
-        self._close_elsewhere(held.replaced)
+        if held.replaced is not None:
+            await parts.replacements.take_place(member.user_id, held.replaced)
         since = registered.last_event_id
         if since is None and not registered.is_resumed:
             since = await parts.events.find_last(member.user_id)  # whatever happens once it has heard the reply is new
@@ -370,12 +360,6 @@ class DeviceSocket:
             fresh_at=registered.session.fresh_at,
         )
 
-    def _close_elsewhere(self, replaced: Link | None) -> None:
-        """The socket before this one may not notice for a while that it is nobody's any more."""
-        if replaced is not None and replaced.instance != self._parts.bridge.instance:
-            letter = ReplacedLetter(replaced.connection_id)
-            self._parts.bridge.send(replaced.instance, self.caller.user_id, "replaced", letter)
-
     def _note_stopping(self) -> None:
         if self._ending is None and not self._is_over:
             self._device.start_soon(self._leave)
@@ -384,16 +368,17 @@ class DeviceSocket:
         await trio.sleep(random.uniform(0, STOP_SECONDS))  # noqa: S311 - not for secrets
         if (member := self._conversation.member) is not None and self._parts.terminals.prepare_end(member):
             with trio.move_on_after(PAUSE_SECONDS):
-                await self._wait_quiet()
+                self.outbox.put_ping(PAUSED)
+                await self._has_paused.wait()
+                await self._wait_quiet(QUIET_SECONDS)
         self.end(RESTART, "this server stops: come again")
 
-    async def _wait_quiet(self) -> None:
-        self.outbox.put_ping(PAUSED)
-        await self._has_paused.wait()
+    async def _wait_quiet(self, seconds: float) -> None:
+        """Until nothing has come for so long."""
         heard = -1
-        while heard != self._binaries:
-            heard = self._binaries
-            await trio.sleep(QUIET_SECONDS)
+        while heard != self._heard:
+            heard = self._heard
+            await trio.sleep(seconds)
 
     def _overflow(self) -> None:
         self.end(AWAY, AWAY_REASON)

@@ -12,7 +12,20 @@ from server.relay.member import Member
 from server.relay.messages import Bind
 from server.relay.terminal_confirmations import Confirmations
 from server.relay.terminal_frames import TerminalError, build_bound, build_refusal
-from server.relay.terminal_letters import Bound, Frame, Here, Left, Over, Refused, Taken, Unwanted, Wanted, Where
+from server.relay.terminal_letters import (
+    Bound,
+    Check,
+    Frame,
+    Here,
+    Left,
+    Over,
+    Refused,
+    Taken,
+    Unknown,
+    Unwanted,
+    Wanted,
+    Where,
+)
 from server.relay.terminal_post import Post
 
 MAX_BINDINGS = 200
@@ -30,6 +43,7 @@ class Binding:
         "_consumer",
         "asked",
         "bind",
+        "checked",
         "confirmed",
         "epoch",
         "has_lost",
@@ -38,6 +52,7 @@ class Binding:
         "is_bound",
         "is_missing",
         "is_told",
+        "is_unknown",
         "is_wanted",
         "next_number",
         "producer_id",
@@ -54,7 +69,8 @@ class Binding:
         self.confirmed = 0
         self.search_until = 0.0
         self.has_lost = False
-        self.is_bound = self.is_told = self.is_missing = False
+        self.checked: UUID | None = None
+        self.is_bound = self.is_told = self.is_missing = self.is_unknown = False
         self.is_wanted = True
         self._consumer = consumer
 
@@ -87,6 +103,9 @@ class Binding:
             self.confirmed,
             self.epoch,
         )
+
+    def build_check(self) -> Check:
+        return Check(self.producer_id, self.bind.session_id, self.member.connection_id, self.id)
 
     def build_here(self) -> Here:
         place = (self.producer_id, self.bind.session_id, self.member.connection_id, self.id)
@@ -123,6 +142,7 @@ class Consumers:
         post.handle(Refused, self._note_refused)
         post.handle(Frame, self._put)
         post.handle(Where, self._answer_where)
+        post.handle(Unknown, self._note_unknown)
         post.handle(Over, self._forget_binding)
 
     def open_binding(self, member: Member, producer_id: UUID, bind: Bind) -> Binding | None:
@@ -154,9 +174,14 @@ class Consumers:
         if binding.instance not in {"", instance}:
             binding.epoch += 1
         binding.instance = binding.asked = instance
-        binding.is_bound, binding.has_lost = False, has_lost
+        binding.is_bound, binding.is_unknown, binding.has_lost = False, False, has_lost
         if not self._post.tell(instance, binding.member.user_id, binding.build_wanted()):
             self.refuse(binding, "forwardFailed")
+
+    def check(self, binding: Binding, desktop_connection_id: UUID) -> None:
+        """The desktop has a connection that this binding was not used with."""
+        binding.checked = desktop_connection_id
+        self._post.tell(binding.instance, binding.member.user_id, binding.build_check())
 
     def follow(self, binding: Binding, instance: str, *, has_lost: bool) -> None:
         """Its desktop has gone there, and that process does not know of it. The device need not know."""
@@ -251,6 +276,11 @@ class Consumers:
         elif body.epoch >= binding.epoch:
             binding.instance, binding.epoch = sender, body.epoch
             self._post.tell(sender, user_id, binding.build_here())
+
+    def _note_unknown(self, sender: str, user_id: UUID, body: Unknown, blob: bytes) -> None:
+        """It is asked for again where the desktop is, before long."""
+        if (binding := self.find(body.connection_id, body.binding)) is not None and binding.instance == sender:
+            binding.is_unknown = True
 
     def _forget_binding(self, sender: str, user_id: UUID, body: Over, blob: bytes) -> None:
         """Unless it has been asked for again meanwhile: the answer to that follows."""

@@ -93,6 +93,24 @@ class Here(msgspec.Struct, frozen=True, array_like=True):
     confirmed: int
 
 
+class Check(msgspec.Struct, frozen=True, array_like=True):
+    """To the desktop's process, where the desktop has a new connection: this binding is thought to have the terminal.
+    Not answered if it has.
+    """
+
+    producer_id: UUID
+    session_id: str
+    connection_id: UUID
+    binding: int
+
+
+class Unknown(msgspec.Struct, frozen=True, array_like=True):
+    """The answer if it has not."""
+
+    connection_id: UUID
+    binding: int
+
+
 class Left(msgspec.Struct, frozen=True, array_like=True):
     """The connection is gone, or, with a `binding`, does not know that one."""
 

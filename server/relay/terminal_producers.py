@@ -9,7 +9,20 @@ from weakref import WeakValueDictionary
 from server.relay.member import Member
 from server.relay.terminal_desktop import Producer, tell_desktop
 from server.relay.terminal_frames import encode_session, read_session
-from server.relay.terminal_letters import Bound, Frame, Here, Left, Over, Refused, Taken, Unwanted, Wanted, Where
+from server.relay.terminal_letters import (
+    Bound,
+    Check,
+    Frame,
+    Here,
+    Left,
+    Over,
+    Refused,
+    Taken,
+    Unknown,
+    Unwanted,
+    Wanted,
+    Where,
+)
 from server.relay.terminal_post import Post
 from server.relay.terminal_records import TerminalRecords
 from server.relay.terminal_route import AWAY_SECONDS, Consumer, Deliver, Route, Want, deliver_nowhere
@@ -44,6 +57,7 @@ class Producers:
         post.handle(Unwanted, self._unbind)
         post.handle(Taken, self._confirm)
         post.handle(Here, self._go_on)
+        post.handle(Check, self._check)
         post.handle(Left, self._lose_connection)
 
     def find(self, user_id: UUID, device_id: UUID) -> Producer | None:
@@ -308,6 +322,10 @@ class Producers:
             self._send(route.window)
             route.tell_orders()
 
+    def _check(self, sender: str, user_id: UUID, body: Check, blob: bytes) -> None:
+        if self._find_route(user_id, body) is None:
+            self._post.tell(sender, user_id, Unknown(body.connection_id, body.binding))
+
     def _lose_connection(self, sender: str, user_id: UUID, body: Left, blob: bytes) -> None:
         for producer in list(self._producers.get(user_id, {}).values()):
             for route in producer.routes.values():
@@ -315,7 +333,7 @@ class Producers:
                     route.lose_consumer(self._clock())
                     route.tell_orders()
 
-    def _find_route(self, user_id: UUID, body: Taken | Here) -> tuple[Producer, Route] | None:
+    def _find_route(self, user_id: UUID, body: Taken | Here | Check) -> tuple[Producer, Route] | None:
         """The terminal that the binding has; one that has it no more says nothing."""
         producer = self.find(user_id, body.producer_id)
         route = None if producer is None else producer.routes.get(body.session_id.encode())

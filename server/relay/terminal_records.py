@@ -1,7 +1,7 @@
 """What Redis is told of terminals, in the background: the newest state of each, as soon as Redis takes it."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -13,6 +13,8 @@ from storage.errors import StorageError
 from storage.terminal_routes import TerminalRecord, TerminalRoutes
 
 RETRY_SECONDS = 2.0
+WRITERS = 8
+"""So many records are on their way at once: what is written down is not to lag behind what is."""
 
 Key = tuple[UUID, UUID, str]
 
@@ -28,7 +30,7 @@ class TerminalRecords:
         self._hear_foreign = hear_foreign
         self._unwritten: dict[Key, tuple[Producer, TerminalRecord | None]] = {}
         self._filled = trio.Event()
-        self._writing: Key | None = None
+        self._writing: set[Key] = set()
         self._written = trio.Event()
         self._is_redis_away = False
 
@@ -55,23 +57,25 @@ class TerminalRecords:
         for key, (producer, record) in self._unwritten.items():
             if key[:2] == place and record is not None and record.is_whole:
                 self._unwritten[key] = (producer, replace(record, is_whole=False))
-        while self._writing is not None and self._writing[:2] == place:
+        while any(key[:2] == place for key in self._writing):
             await self._written.wait()
         return await self._table.claim(user_id, producer_id, self._instance)
 
-    async def run(self) -> None:
-        """The loop; never returns."""
+    @property
+    def loops(self) -> tuple[Callable[[], Awaitable[object]], ...]:
+        return (self._keep_writing,) * WRITERS
+
+    async def _keep_writing(self) -> None:
         while True:
-            await self._filled.wait()
-            self._filled = trio.Event()
+            key = next((key for key in self._unwritten if key not in self._writing), None)
+            if key is None:
+                await self._filled.wait()
+                continue
             try:
-                await self._write_all()
+                await self._write_one(key)
             except StorageError as error:
                 self._note_outage(error)
                 await trio.sleep(RETRY_SECONDS)
-                self._filled.set()
-            else:
-                self._is_redis_away = False
 
     def _build(self, producer: Producer, route: Route, *, is_whole: bool) -> TerminalRecord | None:
         consumer = route.consumer
@@ -85,20 +89,20 @@ class TerminalRecords:
     def _note(self, producer: Producer, route: Route, record: TerminalRecord | None) -> None:
         self._unwritten[producer.user_id, producer.device_id, route.session_id] = (producer, record)
         self._filled.set()
+        self._filled = trio.Event()
 
-    async def _write_all(self) -> None:
-        while self._unwritten:
-            key = next(iter(self._unwritten))
-            producer, record = self._unwritten[key]
-            self._writing = key
-            try:
-                await self._write(key, producer, record)
-            finally:
-                self._writing = None
-                self._written.set()
-                self._written = trio.Event()
-            if self._unwritten.get(key) == (producer, record):
-                del self._unwritten[key]
+    async def _write_one(self, key: Key) -> None:
+        producer, record = self._unwritten[key]
+        self._writing.add(key)
+        try:
+            await self._write(key, producer, record)
+        finally:
+            self._writing.discard(key)
+            self._written.set()
+            self._written = trio.Event()
+        self._is_redis_away = False
+        if self._unwritten.get(key) == (producer, record):
+            del self._unwritten[key]
 
     async def _write(self, key: Key, producer: Producer, record: TerminalRecord | None) -> None:
         user_id, producer_id, session_id = key

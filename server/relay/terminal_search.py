@@ -96,22 +96,24 @@ class Search:
             await trio.sleep(FOLLOW_SECONDS)
             astray = {}
             for binding in self.consumers.list_all():
-                if (instance := await self._find_elsewhere(binding)) is None:
+                if not (binding.is_bound and binding.is_wanted):
                     continue
-                if self._astray.get(binding) == instance:
-                    await self._send_after(binding, instance)
-                else:
+                link = await self.roster.find(binding.member.user_id, binding.producer_id)
+                if link is not None and (instance := self._look_after(binding, link)) is not None:
                     astray[binding] = instance
-            self._astray = astray
+            self._astray, former = astray, self._astray
+            for binding, instance in astray.items():
+                if binding.is_unknown or former.get(binding) == instance:
+                    await self._send_after(binding, instance)
 
-    async def _find_elsewhere(self, binding: Binding) -> str | None:
-        """Where its desktop is, if it is not where the binding has it."""
-        if not (binding.is_bound and binding.is_wanted):
-            return None
-        user_id = binding.member.user_id
-        link = await self.roster.find(user_id, binding.producer_id)
-        instance = None if link is None else self.locate(user_id, link)
-        return None if instance == binding.instance else instance
+    def _look_after(self, binding: Binding, link: Link) -> str | None:
+        """Where its desktop is, if that is not where it has it, or not known there."""
+        instance = self.locate(binding.member.user_id, link)
+        if instance != binding.instance or binding.is_unknown:
+            return instance
+        if link.connection_id != binding.checked:
+            self.consumers.check(binding, link.connection_id)
+        return None
 
     async def _send_after(self, binding: Binding, instance: str) -> None:
         record = await self._read_record(binding.member, binding.producer_id, binding.bind.session_id)

@@ -135,7 +135,7 @@ class Terminals:
     @property
     def loops(self) -> tuple[Callable[[], Awaitable[object]], ...]:
         """Graces, what Redis is told, what other processes are handed, and binds that are tried again."""
-        return self._look, self._records.run, self._moves.run, *self._search.loops
+        return self._look, self._moves.run, *self._records.loops, *self._search.loops
 
     async def _look(self) -> None:
         while True:

@@ -18,7 +18,7 @@ import trio
 
 from scripts.device_link.desktop import Desktop
 from scripts.device_link.device import Device, Identity, Rhythm
-from scripts.device_link.link import LinkRefused, Message
+from scripts.device_link.link import GONE, LinkRefused, Message
 from scripts.device_link.memory import Memory
 from scripts.device_link.phone import CallFailed, CallLost, Phone
 from tests.end_to_end.cloche import Customer
@@ -32,8 +32,8 @@ SLOW_SECONDS = 8
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """Means of exponential pauses, in seconds; `cut_seconds` of one device. `is_gentle`: desktops leave, and are not
-    reset, so that nothing of a terminal can be lost.
+    """Means of exponential pauses, in seconds; `cut_seconds` of one device, which is back after `most_away_seconds` at
+    most. `is_gentle`: desktops leave, and are not reset, so that nothing of a terminal can be lost.
     """
 
     urls: list[str]
@@ -45,6 +45,7 @@ class Plan(msgspec.Struct, frozen=True):
     terminal_seconds: float = 2
     terminal_bytes: int = 2048
     cut_seconds: float = 30
+    most_away_seconds: float = 0.4
     is_gentle: bool = True
     ramp_seconds: float = 0
 
@@ -98,6 +99,7 @@ class Pair:
         self.tellers = (Teller(self.machine, "session-updated"), Teller(self.pocket, "session-task-updated"))
         self.written = 0
         self.resets = 0
+        self.has_left = False
 
     async def run(self) -> None:
         """Everything at once, then quiet, then the account of it."""
@@ -133,10 +135,17 @@ class Pair:
         while True:
             device.url = self.chance.choice(self.plan.urls)
             try:
-                self.count(f"ended {(await device.live_once()).code}")
+                self.note_ended(device, (await device.live_once()).code)
             except LinkRefused as refused:
                 self.count(f"refused {refused.status}")
-            await trio.sleep(self.chance.uniform(0.02, 0.4))
+            await trio.sleep(self.chance.uniform(0.02, self.plan.most_away_seconds))
+
+    def note_ended(self, device: Device, code: int) -> None:
+        """What is lost by a reset is lost, whoever resets: we, or a server that is killed."""
+        self.count(f"ended {code}")
+        if device is self.machine:
+            self.resets += code == GONE and not self.has_left
+            self.has_left = False
 
     async def keep_cutting(self, device: Device) -> None:
         while True:
@@ -147,10 +156,10 @@ class Pair:
             if device is self.pocket:
                 device.cut()
             elif self.plan.is_gentle or self.chance.random() < 0.5:
+                self.has_left = True
                 with trio.CancelScope(shield=True):  # a half of it would be the end of everything
                     await self.desktop.leave()
             else:
-                self.resets += 1
                 device.cut()
 
     async def keep_calling(self) -> None:

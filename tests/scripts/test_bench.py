@@ -119,7 +119,7 @@ def test_a_quick_run_measures_everything_beside_a_direct_connection(measured: Me
         assert figure["added"] == pytest.approx(figure["cloche"] - figure["direct"])
         assert figure["cloche_runs"] == [figure["cloche"]]
     assert "memory per idle stream" in figures
-    for name in ("memory per idle device", "relayed calls, 1 pair: p50", "relayed calls, 3 pairs",
+    for name in ("memory per idle device", "relayed calls, 1 pair, 100 calls/s: p50", "relayed calls, 3 pairs",
                  "relayed calls, 3 pairs on two servers: p99", "relayed events, 3 pairs",
                  "relayed calls, 3 pairs, 20 calls/s: p99",
                  "relayed terminal"):  # fmt: skip

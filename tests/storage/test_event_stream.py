@@ -9,17 +9,20 @@ from storage.event_stream import (
     Bounds,
     EventStream,
     Page,
+    Teller,
     Track,
     cursors_key,
     events_key,
     events_meta_key,
     newest_key,
     read_message,
+    tellers_key,
 )
 from storage.redis import Redis, open_redis
 from tests.storage.told_messages import ToldMessages, open_told_messages
 
 ANN = UUID("5b0e0000-0000-4000-8000-00000000000a")
+DESK, PHONE = uuid4(), uuid4()
 BODY = b'["desktop"]\nhead'
 
 
@@ -234,3 +237,20 @@ def test_a_body_never_shows() -> None:
 def read_events(told: ToldMessages) -> list[tuple[int, int, bytes]]:
     messages = [read_message(said) for said in told.read("event")]
     return [(one.id, one.previous, one.body) for one in messages]
+
+
+async def test_what_an_older_connection_tells_after_a_newer_one_is_nobodys(stream: EventStream) -> None:
+    older, newer, other = Teller(DESK, 5), Teller(DESK, 7), Teller(PHONE, 1)
+    told = [(await stream.append(ANN, "desktop", BODY, "t", teller=one)).id for one in (older, newer, newer, other)]
+    assert await stream.append(ANN, "desktop", BODY, "t", teller=older) == (0, 0)
+    again = await stream.append(ANN, "desktop", BODY, "t")
+    assert again.previous == told[-1]
+    assert await read_ids(stream) == [*told, again.id]
+
+
+async def test_of_so_many_tellers_is_known_and_no_more(redis: Redis) -> None:
+    stream = EventStream(redis, Bounds(most_tellers=3))
+    for _ in range(5):
+        await stream.append(ANN, "desktop", BODY, "t", teller=Teller(uuid4(), 5))
+    assert await redis.hlen(tellers_key(ANN)) == 2
+    assert 0 < await redis.ttl(tellers_key(ANN)) <= Bounds().keep_seconds

@@ -1,15 +1,18 @@
 """Desktops that are not where a terminal's device looks for them."""
 
+from uuid import uuid4
+
 import pytest
 import trio
 from trio.testing import MockClock
 
 from server.relay.terminal_consumers import SEARCH_SECONDS
 from server.relay.terminal_letters import Bound, Refused
+from server.relay.terminal_route import Consumer
 from server.relay.terminal_search import FOLLOW_SECONDS
 from tests.server.relay.terminal_output import BURST
 from tests.server.relay.terminal_scene import LOCAL, MIB, REMOTE, Scene, open_scene
-from tests.server.relay.terminal_town import DESK, bind, cut, unbind
+from tests.server.relay.terminal_town import DESK, PHONE, bind, cut, unbind
 
 
 async def move_unnoticed(scene: Scene) -> None:
@@ -61,12 +64,39 @@ async def test_a_terminal_that_was_unbound_does_not_follow_its_desktop(autojump_
         assert scene.heard == []
 
 
-async def test_a_desktop_that_is_where_it_was_is_asked_nothing(autojump_clock: MockClock) -> None:
+async def test_a_desktop_is_asked_once_for_each_connection_whether_it_knows_of_a_terminal(
+    autojump_clock: MockClock,
+) -> None:
     async with open_scene(REMOTE) as scene:
         await scene.town.settle()
         scene.town.sent.clear()
         await rest(scene, 10 * FOLLOW_SECONDS)
-        assert not scene.town.sent
+        assert scene.town.sent == {"terminal-check": 1}
+        cut(scene.desktop)
+        await scene.connect_desktop(scene.desk_house)
+        await rest(scene, 10 * FOLLOW_SECONDS)
+        assert scene.town.sent == {"terminal-check": 2}
+        assert scene.heard == ["bind", "bind"]
+
+
+@pytest.mark.parametrize("names", [LOCAL, REMOTE], ids=["local", "remote"])
+async def test_a_desktop_that_comes_back_where_another_connection_is_thought_to_have_its_terminal_is_bound(
+    names: tuple[str, str], autojump_clock: MockClock
+) -> None:
+    """What was written down of it was old, and that other connection was lost with its process."""
+    async with open_scene(names) as scene:
+        await scene.say(BURST[:MIB])
+        [producer] = scene.desk_house.terminals._producers
+        route = producer.routes[b"t-1"]
+        route.expect(Consumer(PHONE, uuid4(), "gone", 1), trio.current_time())
+        cut(scene.desktop)
+        await scene.connect_desktop(scene.desk_house)
+        assert scene.heard == ["bind"]
+        await rest(scene)
+        assert scene.heard == ["bind", "bind"]
+        await scene.say(BURST[MIB:])
+        assert scene.is_whole
+        assert scene.phone.bound == ["t-1"]
 
 
 async def test_a_bind_that_comes_while_its_desktop_moves_is_confirmed(autojump_clock: MockClock) -> None:
