@@ -1,11 +1,7 @@
 """`python -m scripts.device`: a desktop and a phone in processes of their own find each other."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,9 +9,9 @@ import pytest
 import trio
 
 from scripts.device import Screen, read_command, read_wish
-from scripts.environment import PROJECT
 from tests.end_to_end.cloche import Cloche, Stores, open_cloche
 from tests.end_to_end.relay_scene import make_identity
+from tests.scripts.commands import open_command
 
 JSON = {"jobId": "t-1"}
 
@@ -69,25 +65,13 @@ def test_credentials_of_the_relay_are_not_shown(capsys: pytest.CaptureFixture[st
     assert "secret" not in "".join(lines)
 
 
-@asynccontextmanager
-async def open_device(kind: str, cloche: Cloche, headers: dict[str, str], *words: str) -> AsyncIterator[trio.Process]:
-    """With a token of its own. Killed at the end, should it still run."""
+def open_device(
+    kind: str, cloche: Cloche, headers: dict[str, str], *words: str
+) -> AbstractAsyncContextManager[trio.Process]:
+    """With a token of its own."""
     token, device = headers["Authorization"].removeprefix("Bearer "), headers["X-Device-ID"]
     words = ("--as", kind, "--url", cloche.url, "--token", token, "--device-id", device, *words)
-    process = await trio.lowlevel.open_process(
-        [sys.executable, "-W", "error", "-m", "scripts.device", *words],
-        cwd=PROJECT,
-        env={"PATH": os.environ["PATH"]},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
+    return open_command("device", *words)
 
 
 async def read_until(process: trio.Process, mark: bytes) -> bytes:
@@ -101,16 +85,8 @@ async def read_until(process: trio.Process, mark: bytes) -> bytes:
 
 
 async def test_whoever_cannot_connect_is_told_why() -> None:
-    words = ("--as", "phone", "--url", "http://127.0.0.1:9", "--token", "t")
-    process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "scripts.device", *words], cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    try:
+    async with open_command("device", "--as", "phone", "--url", "http://127.0.0.1:9", "--token", "t") as process:
         shown = await read_until(process, b"tried again")
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
     assert b"no connection: cannot be reached" in shown
 
 

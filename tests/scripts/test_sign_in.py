@@ -2,23 +2,18 @@
 
 import html
 import json
-import os
 import re
-import subprocess
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
 import trio
 
-from scripts.environment import PROJECT, write_settings
+from scripts.environment import write_settings
 from scripts.sign_in import Attempt, SignInFailed, read, read_code, read_wish
 from tests.end_to_end.cloche import Cloche, Stores, open_cloche
 from tests.end_to_end.sign_in_attempt import DEVELOPMENT
-from tests.scripts.commands import run_command
+from tests.scripts.commands import open_command, run_command
 
 ATTEMPT = Attempt("http://127.0.0.1:1/token", "pid", "our-own-word", "verifier")
 
@@ -26,25 +21,6 @@ ATTEMPT = Attempt("http://127.0.0.1:1/token", "pid", "our-own-word", "verifier")
 @pytest.fixture
 def stores(database_url: str, owner_database_url: str, redis_url: str, tmp_path: Path) -> Stores:
     return Stores(database_url, owner_database_url, redis_url, tmp_path / "journal")
-
-
-@asynccontextmanager
-async def open_command(*arguments: str) -> AsyncIterator[trio.Process]:
-    """Killed at the end, should it still run."""
-    process = await trio.lowlevel.open_process(
-        [sys.executable, "-W", "error", "-m", "scripts.sign_in", *arguments],
-        cwd=PROJECT,
-        env={"PATH": os.environ["PATH"]},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
 
 
 async def read_until(stream: trio.abc.ReceiveStream | None, mark: bytes) -> str:
@@ -71,7 +47,7 @@ async def choose(cloche: Cloche, told: str, choice: str) -> httpx2.Response:
 
 
 async def test_what_it_prints_is_accepted_by_the_server(stores: Stores) -> None:
-    async with open_cloche(stores, settings=DEVELOPMENT) as cloche, open_command("--url", cloche.url) as it:
+    async with open_cloche(stores, settings=DEVELOPMENT) as cloche, open_command("sign_in", "--url", cloche.url) as it:
         told = await read_until(it.stderr, b"Waiting")
         assert (await choose(cloche, told, "sign-in")).status_code == 200
         made = json.loads(await read_until(it.stdout, b""))
@@ -84,7 +60,7 @@ async def test_what_it_prints_is_accepted_by_the_server(stores: Stores) -> None:
 
 
 async def test_whoever_turns_back_is_taken_at_their_word(stores: Stores) -> None:
-    async with open_cloche(stores, settings=DEVELOPMENT) as cloche, open_command("--url", cloche.url) as it:
+    async with open_cloche(stores, settings=DEVELOPMENT) as cloche, open_command("sign_in", "--url", cloche.url) as it:
         told = await read_until(it.stderr, b"Waiting")
         await choose(cloche, told, "cancel")
         errors = await read_until(it.stderr, b"")

@@ -1,20 +1,12 @@
 """When a link is refreshed and when its device is silent, by a clock that stands until it is set."""
 
-from dataclasses import dataclass
 from inspect import signature
 
 import pytest
 
 from server.presence_pulse import Pulse, Rhythm
 from storage.presence import PresenceTable
-
-
-@dataclass(slots=True)
-class Clock:
-    now: float = 1000
-
-    def __call__(self) -> float:
-        return self.now
+from tests.server.clocks import Clock
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from proxy.chat import (
 )
 from server.dialects.shipped import DIALECT, USAGE_UPDATE_SECONDS, ShippedEncoder, decode, encode_problem, encode_whole
 from server.errors import Problem
+from tests.server.clocks import Clock
 from tests.server.dialects.answers import (
     COMPLETED,
     EVERYTHING,
@@ -43,16 +44,6 @@ from tests.server.dialects.bodies import build_body, refuse
 
 KNOWN_EVENTS = {"", "stream_started", "usage_update", "stream_completed", "stream_cancelled", "error_details"}
 FAILED = Failed("rate_limit_exceeded", "Slow down", "openai", 429, "rate_limit", 7)
-
-
-class Clock:
-    """Time stands still unless it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def read(events: list[ChatEvent], **options: Any) -> list[tuple[str, Any]]:

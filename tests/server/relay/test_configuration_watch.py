@@ -2,15 +2,8 @@
 
 from server.relay.configuration_watch import CLOCKS_DIFFER_SECONDS, ConfigurationWatch
 from server.relay.watchers import Watchers
+from tests.server.clocks import Clock
 from tests.server.relay.audience import ANN, BOB, build_watcher, take_events
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 async def test_everybody_is_told_what_has_changed() -> None:

@@ -1,22 +1,14 @@
 """Who is called gone, and when nobody is, by a clock that stands until it is set."""
 
-from dataclasses import dataclass
 
 import pytest
 
 from server.relay.liveness import MOST_GONE, Liveness, Tempo, Verdict
 from storage.relay_instances import Census
+from tests.server.clocks import Clock
 
 TEMPO = Tempo(renew_seconds=2, expiry_seconds=10)
 IN_TIME = 8.0
-
-
-@dataclass(slots=True)
-class Clock:
-    now: float = 1000
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
