@@ -1,6 +1,7 @@
 """Events while Redis is away, or a connection to it is lost, and what is made good when it is back."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -128,7 +129,8 @@ async def test_what_has_waited_for_redis_comes_before_what_is_published_after_it
             with pytest.raises(RedisUnavailable):
                 await one.publish(desktop, {"n": n})
         one.stream.be_away(is_away=False)
-        await one.publish(desktop, {"n": 3})
+        with suppress(RedisUnavailable):  # a Redis that has kept somebody waiting is not asked at once
+            await one.publish(desktop, {"n": 3})
         await tablet.wait_ids(3)
     assert numbers(tablet) == [1, 2, 3]
 
@@ -143,7 +145,8 @@ async def test_an_event_that_redis_took_and_did_not_confirm_is_not_kept_twice(re
         late = line.events[0]
         await other.stream.append(ANN, late.track, late.body, late.token)
         one.stream.be_away(is_away=False)
-        await one.publish(desktop, {"n": 2})
+        with suppress(RedisUnavailable):
+            await one.publish(desktop, {"n": 2})
         await tablet.wait_ids(2)
         await phone.wait_ids(1)
     assert numbers(tablet) == [1, 2]
