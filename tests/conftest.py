@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -12,6 +12,7 @@ from psycopg.conninfo import make_conninfo
 
 from storage.embedded import EmbeddedServers, temporary_servers
 from storage.migrate import migrate
+from storage.redis import Redis, open_redis
 from storage.seed import seed
 from tests.databases import Databases, open_databases
 from tests.storage.people import Query, open_query
@@ -71,6 +72,13 @@ def redis_url(servers: EmbeddedServers) -> str:
     with redis.Redis.from_url(servers.redis_url) as client:
         client.flushall()
     return servers.redis_url
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[Redis]:
+    """Of Redis."""
+    async with open_redis(redis_url) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

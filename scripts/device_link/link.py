@@ -141,7 +141,7 @@ async def open_link(url: str, headers: Mapping[str, str], path: str = "/ws/devic
                 with trio.move_on_after(CLOSING_SECONDS):
                     await connection.aclose()
                 nursery.cancel_scope.cancel()
-        except ExceptionGroup as group:
+        except ExceptionGroup as group:  # of the nursery here, which trio-websocket reads in
             reason = _find_reason(group)
             if not (is_over and isinstance(reason, LinkEnded)):
                 raise reason from None

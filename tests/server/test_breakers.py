@@ -1,7 +1,7 @@
 """The breakers as two processes see them: they agree, one probes for all, and no call waits long for Redis."""
 
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,12 +20,6 @@ ONE = ("openai", "openai/gpt-x")
 QUICK = BreakerSettings(window_seconds=5, cooldown_seconds=0.05, max_cooldown_seconds=60, probe_seconds=5)
 HASTY = BreakerSettings(window_seconds=5, cooldown_seconds=0.05, max_cooldown_seconds=60, probe_seconds=0.3)
 PATIENT = BreakerSettings(window_seconds=5)
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    async with open_redis(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

@@ -40,12 +40,6 @@ def build_budgets() -> Budgets:
 
 
 @pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    async with open_redis(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
 def limits(client: Redis) -> Limits:
     return Limits(RateLimits(client), build_budgets(), Outage())
 

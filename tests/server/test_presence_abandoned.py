@@ -1,6 +1,5 @@
 """Links of a process that is gone, or was only thought to be: what peers hear, and that nothing stays wrong."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -11,7 +10,7 @@ from server.presence_pulse import Rhythm
 from storage.device_events import DeviceEvents
 from storage.presence import PresenceTable
 from storage.presence_history import PresenceHistory
-from storage.redis import Redis, open_redis
+from storage.redis import Redis
 from tests.server.presence_house import ANN, DESK, House, build_link, open_alive, wait_for_link
 from tests.server.relay.bridges import open_process, standing_still, wait_until
 from tests.server.relay.members import PHONE, build_member
@@ -19,12 +18,6 @@ from tests.server.relay.rosters import open_home
 from tests.storage.device_event_log import open_device_event_log
 
 SLOW = Rhythm(refresh_seconds=600, silence_seconds=1200, poll_seconds=600, retry_seconds=600, doubt_seconds=0.05)
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    async with open_redis(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

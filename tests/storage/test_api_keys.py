@@ -25,7 +25,7 @@ from storage.device_events import events_channel
 from storage.errors import RedisUnavailable
 from storage.postgres import Database, open_database
 from storage.rate_limits import TOMBSTONE
-from storage.redis import Redis, api_key_key, open_redis
+from storage.redis import Redis, api_key_key
 from storage.sessions import REMEMBERED_SECONDS
 from tests.storage.told import open_told
 
@@ -36,12 +36,6 @@ HASH = "a" * 64
 async def database(database_url: str) -> AsyncIterator[Database]:
     async with open_database(database_url, size=8) as database:
         yield database
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    async with open_redis(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The table of links on a real Redis: who is connected, who is fenced out, and that every end is told once."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -10,19 +10,13 @@ import redis
 import trio
 
 from storage.presence import MAX_KNOWN, Expired, Gone, Link, PresenceTable, due_key, presence_key, since_key
-from storage.redis import Redis, open_redis
+from storage.redis import Redis
 from tests.storage.device_event_log import DeviceEventLog, open_device_event_log
 
 ANN = uuid4()
 BOB = uuid4()
 DESK = uuid4()
 PHONE = uuid4()
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    async with open_redis(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """That a link has changed is told to every process; and links whose process is gone, and is perhaps back."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from uuid import uuid4
 
@@ -8,17 +8,11 @@ import pytest
 import trio
 
 from storage.presence import Link, PresenceTable
-from storage.redis import Redis, open_redis
+from storage.redis import Redis
 from tests.storage.device_event_log import DeviceEventLog, open_device_event_log
 
 ANN = uuid4()
 DESK = uuid4()
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    async with open_redis(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Rate limits: the bound is exact whoever calls, what is refused draws on nothing, and memory ends with the window."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from uuid import uuid4
 
@@ -18,12 +18,6 @@ from tests.storage.budget_model import BudgetModel, Expected
 TWELFTH_SECONDS = 1_000_000
 WINDOW_SECONDS = 12 * TWELFTH_SECONDS
 """So long that no test sees a twelfth end; `age` lets time pass."""
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    async with open_redis(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

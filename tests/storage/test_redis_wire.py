@@ -20,12 +20,6 @@ ECHO = LuaScript("return {KEYS[1], ARGV[1], ARGV[2]}")
 
 
 @pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    async with open_redis(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
 async def wire(client: Redis) -> AsyncIterator[Wire]:
     async with open_wire(client) as wire:
         yield wire

@@ -1,21 +1,14 @@
 """Which processes live, on a real Redis."""
 
-from collections.abc import AsyncIterator
 
 import pytest
 import redis
 import trio
 
-from storage.redis import Redis, open_redis
+from storage.redis import Redis
 from storage.relay_instances import Census, RelayInstances, instances_key
 
 SHORT_SECONDS = 0.04
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    async with open_redis(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What a device resumes with, on a real Redis."""
 
 import re
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -12,7 +11,7 @@ import trio
 import storage.redis
 import storage.relay_sessions
 from storage.errors import RedisUnavailable
-from storage.redis import Redis, open_redis
+from storage.redis import Redis
 from storage.relay_sessions import (
     LIFE_SECONDS,
     MAX_SESSIONS,
@@ -24,12 +23,6 @@ from storage.relay_sessions import (
 
 ANN, BOB = UUID(int=1), UUID(int=2)
 DESK, PHONE = UUID(int=13), UUID(int=10)
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    async with open_redis(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

@@ -6,18 +6,12 @@ import pytest
 import redis
 import trio
 
-from storage.redis import Redis, open_redis
+from storage.redis import Redis
 from storage.redis_wire import Wire, open_wire
 from storage.relay_streams import READ_ENTRIES, START, Arrived, Entry, RelayStreams, letters_key, size_key
 
 ALL_BYTES = Entry(b'["a"]', bytes(range(256)))
 OTHER = Entry(b'["b"]', b"")
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    async with open_redis(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

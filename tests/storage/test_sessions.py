@@ -13,7 +13,7 @@ from storage.device_events import events_channel
 from storage.errors import RedisUnavailable
 from storage.postgres import Database, open_database
 from storage.rate_limits import TOMBSTONE
-from storage.redis import Redis, open_redis, session_key, user_key
+from storage.redis import Redis, session_key, user_key
 from storage.sessions import REMEMBERED_SECONDS, TOMBSTONE_SECONDS, Sessions
 from tests.storage.told import open_told
 
@@ -25,12 +25,6 @@ NOW = datetime.now(UTC)
 async def database(database_url: str) -> AsyncIterator[Database]:
     async with open_database(database_url, size=2) as database:
         yield database
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    async with open_redis(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

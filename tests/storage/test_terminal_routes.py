@@ -1,22 +1,15 @@
 """Which terminals are bound, on a real Redis: whose they are, and that nobody else changes them."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
 
-from storage.redis import Redis, open_redis
+from storage.redis import Redis
 from storage.terminal_routes import MAX_ROUTES, MEMORY_SECONDS, TerminalRecord, TerminalRoutes, terminals_key
 
 ANN, BOB = uuid4(), uuid4()
 DESK, OTHER_DESK = uuid4(), uuid4()
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    async with open_redis(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

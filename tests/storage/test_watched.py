@@ -1,21 +1,13 @@
 """Who is watched, on a real Redis: known to all processes, and for a while after the last watcher has gone."""
 
-from collections.abc import AsyncIterator
 from uuid import uuid4
 
-import pytest
 import trio
 
-from storage.redis import Redis, open_redis
+from storage.redis import Redis
 from storage.watched import WatchedUsers, watched_key
 
 ANN, BOB, CID = uuid4(), uuid4(), uuid4()
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    async with open_redis(redis_url) as client:
-        yield client
 
 
 async def test_those_are_found_that_are_watched_and_were_asked_for(client: Redis) -> None:

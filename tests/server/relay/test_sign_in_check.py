@@ -15,7 +15,7 @@ from server.relay.sign_in_check import SignInCheck, list_names, list_owners
 from storage.accounts import Accounts
 from storage.api_keys import ApiKeys, NewKey, make_api_key, name_api_key, revoke_api_key
 from storage.postgres import Database, open_database
-from storage.redis import Redis, open_redis, session_key, user_key
+from storage.redis import Redis, session_key, user_key
 from storage.sessions import Sessions
 
 ANN, ABROAD = UUID(int=1), UUID(int=2)
@@ -26,12 +26,6 @@ NOW = datetime.now(UTC)
 async def database(database_url: str) -> AsyncIterator[Database]:
     async with open_database(database_url, size=2) as database:
         yield database
-
-
-@pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
-    async with open_redis(redis_url) as client:
-        yield client
 
 
 @pytest.fixture
