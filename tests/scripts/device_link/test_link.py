@@ -1,10 +1,13 @@
 """One connection, against a server that nobody here wrote."""
 
+from contextlib import suppress
+
 import msgspec
 import pytest
 import trio
 import trio.testing
 from trio_websocket import ConnectionClosed
+from wsproto.utilities import generate_accept_token
 
 from scripts.device_link.link import Link, LinkEnded, LinkRefused, build_frame, open_link
 from tests.scripts.device_link.relay_stand_in import Side, open_stand_in
@@ -136,3 +139,36 @@ async def test_what_is_no_json_is_told() -> None:
     async with open_stand_in(babble) as (url, _), open_link(url, {}) as link:
         with pytest.raises(msgspec.DecodeError):
             await link.receive()
+
+
+async def ping_whoever_closes(stream: trio.SocketStream) -> None:
+    """And give no other answer to it."""
+    request = b""
+    while b"\r\n\r\n" not in request:
+        request += await stream.receive_some()
+    key = request.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0]
+    lines = [b"HTTP/1.1 101 Switching Protocols", b"Upgrade: websocket", b"Connection: Upgrade"]
+    await stream.send_all(b"\r\n".join([*lines, b"Sec-WebSocket-Accept: " + generate_accept_token(key), b"", b""]))
+    await stream.receive_some()
+    with suppress(trio.BrokenResourceError):
+        await stream.send_all(b"\x89\x00")
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_ping_that_comes_while_a_link_closes_ends_it_as_any_end(waits: bool) -> None:
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, ping_whoever_closes, [listener])
+        port = listener.socket.getsockname()[1]
+        codes: list[int] = []
+        try:
+            async with open_link(f"http://127.0.0.1:{port}", {}) as link:
+                if waits:
+                    with trio.fail_after(5):
+                        async with trio.open_nursery() as closing:
+                            closing.start_soon(link.close)
+                            await trio.sleep_forever()
+        except LinkEnded as ended:
+            codes.append(ended.code)
+        assert codes == [GONE] * waits
+        nursery.cancel_scope.cancel()
