@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from proxy.chat import ChatEvent, Failed, Finished
+from proxy.events import ChatEvent, Failed, Finished
 from proxy.failures import failed_here
 from proxy.provider import Reader
 from proxy.sse import EventTooLarge, ServerSentEvent, SseDecoder

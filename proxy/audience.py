@@ -3,7 +3,7 @@
 from typing import Protocol
 from uuid import UUID
 
-from proxy.chat import Usage
+from proxy.events import Usage
 from proxy.ledger import Settlement
 from proxy.routing import Model
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import trio
 
-from proxy.chat import Usage
 from proxy.errors import UpstreamBroken, UpstreamError
+from proxy.events import Usage
 from proxy.provider import Background, BackgroundState, Target, UpstreamRequest
 from proxy.routing import Upstream
 from proxy.transport import Exchange, Transport

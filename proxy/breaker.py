@@ -6,7 +6,7 @@ and the catalogue's answer tells a state beside the model that a client can name
 
 from typing import Literal, Protocol
 
-from proxy.chat import Failed
+from proxy.events import Failed
 
 BreakerState = Literal["closed", "open", "half_open"]
 

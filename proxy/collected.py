@@ -5,7 +5,8 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from proxy.chat import (
+from proxy.chat import ProviderItem, ToolCall
+from proxy.events import (
     AudioDelta,
     ChatEvent,
     Citation,
@@ -15,12 +16,10 @@ from proxy.chat import (
     FinishReason,
     ImageDelta,
     Logprobs,
-    ProviderItem,
     ReasoningDelta,
     ReasoningSealed,
     RefusalDelta,
     TextDelta,
-    ToolCall,
     ToolCallDelta,
 )
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import trio
 
-from proxy.chat import ChatEvent, Failed
 from proxy.errors import UpstreamError
+from proxy.events import ChatEvent, Failed
 from proxy.exchange import Exchange
 from proxy.provider import Reader
 

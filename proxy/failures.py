@@ -3,8 +3,8 @@
 import re
 from collections.abc import Mapping
 
-from proxy.chat import Failed
 from proxy.errors import RequestNotSendable, UpstreamError, UpstreamTimedOut, UpstreamUnreachable
+from proxy.events import Failed
 
 _BY_STATUS = {
     400: "bad_request",

@@ -15,9 +15,10 @@ import trio
 from proxy.admission import Admission, admit
 from proxy.audience import Audience, Nobody
 from proxy.background import call_off
-from proxy.chat import ChatEvent, ChatRequest, Completed, Usage
+from proxy.chat import ChatRequest
 from proxy.collected import Collected
 from proxy.delivery import Delivery
+from proxy.events import ChatEvent, Completed, Usage
 from proxy.ledger import Allowance, Journal, Ledger, Settlement, Unlimited
 from proxy.lookup import look_up
 from proxy.meter import Meter

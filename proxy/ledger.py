@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Literal, Protocol
 from uuid import UUID
 
-from proxy.chat import Usage
+from proxy.events import Usage
 
 Outcome = Literal["completed", "cancelled", "failed"]
 

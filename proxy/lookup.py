@@ -1,7 +1,7 @@
 """What an answer has used, asked of its provider afterwards: for those that broke off before they said it."""
 
-from proxy.chat import Usage
 from proxy.errors import UpstreamBroken
+from proxy.events import Usage
 from proxy.provider import Target
 from proxy.routing import Upstream
 from proxy.transport import Transport

@@ -6,13 +6,13 @@ A call that the provider never took costs nothing; one that it took and that bro
 either, if it was the provider that broke it.
 """
 
-from proxy.chat import (
+from proxy.chat import ProviderItem
+from proxy.events import (
     AudioDelta,
     ChatEvent,
     Failed,
     Finished,
     ImageDelta,
-    ProviderItem,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,

@@ -12,8 +12,9 @@ from typing import Literal
 
 import msgspec
 
-from proxy.chat import Audio, ChatRequest, Usage
+from proxy.chat import Audio, ChatRequest
 from proxy.errors import ModelNotPriced, RequestNotSupported, UsageOutOfBounds
+from proxy.events import Usage
 
 MILLION = Decimal(1_000_000)
 SIX_PLACES = Decimal("0.000001")

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from proxy import providers
-from proxy.chat import ChatEvent, ChatRequest, Failed, Usage
+from proxy.chat import ChatRequest
+from proxy.events import ChatEvent, Failed, Usage
 
 
 @dataclass(frozen=True, slots=True)

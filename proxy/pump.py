@@ -17,9 +17,9 @@ import trio
 from proxy.admission import Admission
 from proxy.background import Notes, open_background
 from proxy.breaker import Breakers, counts_against
-from proxy.chat import ChatEvent, Failed, Usage
 from proxy.delivery import Delivery
 from proxy.errors import RequestNotSupported, UpstreamError
+from proxy.events import ChatEvent, Failed, Usage
 from proxy.failures import failed_here, failed_upstream, is_transient, may_be_the_key
 from proxy.ledger import Ledger
 from proxy.meter import Meter

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from msgspec import UNSET
 
 from proxy import errors as proxy_errors
-from proxy.chat import Failed
+from proxy.events import Failed
 from proxy.media import MediaRefused
 from server.envelopes import ErrorEnvelope
 from storage import errors as storage_errors

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import msgspec
 
-from proxy.chat import Usage
 from proxy.errors import ModelUnknown, UsageOutOfBounds
+from proxy.events import Usage
 from proxy.pricing import MAX_COST_USD, MAX_TOKENS, Costs, split_cost
 from proxy.routing import Model
 from server.errors import ArgumentInvalid

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import trio
 
-from proxy.chat import Usage
 from proxy.errors import UpstreamError, UsageOutOfBounds
+from proxy.events import Usage
 from proxy.ledger import Settlement
 from proxy.meter import merge_usage
 from proxy.pricing import cost_usd, decode_price

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import trio
 from quart import Response
 
-from proxy.chat import ChatEvent
+from proxy.events import ChatEvent
 from proxy.gateway import Chat
 from proxy.sse import KEEP_ALIVE
 from server.dialects.dialect import Encoder

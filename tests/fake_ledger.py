@@ -7,7 +7,7 @@ from uuid import UUID
 
 import trio
 
-from proxy.chat import Usage
+from proxy.events import Usage
 from proxy.ledger import Hold, Settlement
 from storage.credits import BalanceTooLow, RequestRepeated
 

@@ -20,6 +20,7 @@ PURE = (
     "proxy/answer.py",
     "proxy/chat.py",
     "proxy/collected.py",
+    "proxy/events.py",
     "proxy/failures.py",
     "proxy/features.py",
     "proxy/media.py",

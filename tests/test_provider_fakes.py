@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import trio
 
-from proxy.chat import ChatEvent, Failed, Finished, ReasoningDelta, ReasoningSealed, TextDelta, ToolCallDelta, Usage
 from proxy.dialects import anthropic, gemini, openai_responses
+from proxy.events import ChatEvent, Failed, Finished, ReasoningDelta, ReasoningSealed, TextDelta, ToolCallDelta, Usage
 from proxy.provider import Reader
 from proxy.sse import SseDecoder
 from tests.fake_anthropic import anthropic_error, anthropic_stream

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 import msgspec
 
 from proxy.answer import NOT_JSON
-from proxy.chat import ChatRequest, Usage
+from proxy.chat import ChatRequest
 from proxy.dialects import openai_chat
 from proxy.dialects.openai_chat.quirks import SAMPLING, TOOLS, ChatQuirks
 from proxy.dialects.openai_chat.usage import read_usage
+from proxy.events import Usage
 from proxy.provider import Lookup, MediaLimits, Provider, ProviderCall, Target, UpstreamRequest
 
 QUIRKS = ChatQuirks(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from proxy.chat import Completed, Usage
+from proxy.events import Completed, Usage
 from proxy.sse import encode_event
 
 _encode = msgspec.json.encode

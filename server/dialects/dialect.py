@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from proxy.chat import ChatEvent, ChatRequest, Usage
+from proxy.chat import ChatRequest
 from proxy.collected import Collected
+from proxy.events import ChatEvent, Usage
 from proxy.routing import Model
 from server.errors import Problem
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from proxy.chat import ChatEvent, Completed, Failed, Finished, FinishReason, Logprobs, TextDelta
 from proxy.collected import Collected
+from proxy.events import ChatEvent, Completed, Failed, Finished, FinishReason, Logprobs, TextDelta
 from proxy.sse import encode_event
 from server.dialects.chunks import ChunkWriter, snake_case_usage
 from server.dialects.dialect import Answer, Decoded, Dialect

@@ -5,19 +5,18 @@ dialect (`extra_content`); `provider_items` and `document_citations` are our own
 from 0 by `index`, without gaps: OpenAI's Python SDK joins them by it, and raises if it is not there.
 """
 
-from proxy.chat import (
+from proxy.chat import ProviderItem, ToolCall
+from proxy.collected import Collected, ReasoningBlock
+from proxy.events import (
     AudioDelta,
     ChatEvent,
     Citation,
     ImageDelta,
-    ProviderItem,
     ReasoningDelta,
     ReasoningSealed,
     RefusalDelta,
-    ToolCall,
     ToolCallDelta,
 )
-from proxy.collected import Collected, ReasoningBlock
 
 Json = dict[str, object]
 

@@ -12,20 +12,10 @@ from typing import Any
 
 import msgspec
 
-from proxy.chat import (
-    ChatEvent,
-    Citation,
-    Completed,
-    Failed,
-    Finished,
-    RefusalDelta,
-    TextDelta,
-    ToolCallDelta,
-    Usage,
-    WebSearch,
-)
+from proxy.chat import WebSearch
 from proxy.collected import Collected
 from proxy.errors import UsageOutOfBounds
+from proxy.events import ChatEvent, Citation, Completed, Failed, Finished, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from proxy.pricing import cost_usd
 from proxy.sse import encode_event
 from server.dialects.chunks import ChunkWriter, cache_write_tokens

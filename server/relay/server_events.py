@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from proxy.chat import Usage
+from proxy.events import Usage
 from proxy.ledger import Settlement
 from server.billing.statements import CURRENCY
 from server.billing.wire import show_usd

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from quart import Blueprint, Response, request
 
-from proxy.chat import ChatEvent, Failed
+from proxy.events import ChatEvent, Failed
 from proxy.gateway import Chat
 from server.connection import keep_open
 from server.dialects import openai, shipped

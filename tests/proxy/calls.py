@@ -10,7 +10,8 @@ from uuid import UUID
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from proxy.chat import ChatEvent, ChatRequest, Message, Text, TextDelta
+from proxy.chat import ChatRequest, Message, Text
+from proxy.events import ChatEvent, TextDelta
 from proxy.gateway import Chat, Gateway
 from proxy.ledger import Settlement
 from proxy.pricing import Price, Rates

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from proxy.chat import ChatEvent, Citation, Failed, Finished, ToolCall, Usage
+from proxy.chat import ToolCall
 from proxy.collected import Collected
+from proxy.events import ChatEvent, Citation, Failed, Finished, Usage
 from proxy.provider import Reader
 from tests.proxy.exchanges import RecordedExchange
 

@@ -5,7 +5,7 @@ import tracemalloc
 import pytest
 
 from proxy.answer import StreamReader, WholeReader, not_an_answer, open_reader
-from proxy.chat import ChatEvent, Failed, Finished, TextDelta
+from proxy.events import ChatEvent, Failed, Finished, TextDelta
 from proxy.provider import Reader
 from proxy.sse import ServerSentEvent
 

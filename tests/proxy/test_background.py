@@ -10,8 +10,8 @@ import trio
 from trio.testing import MockClock
 
 from proxy.background import CALL_OFF_PAUSES_SECONDS, MAX_FAILED_LOOKUPS, Notes, call_off, open_background
-from proxy.chat import Usage
 from proxy.errors import UpstreamError
+from proxy.events import Usage
 from proxy.provider import Background, BackgroundState, UpstreamRequest
 from proxy.providers import openai, sandbox
 from proxy.routing import Upstream

@@ -3,8 +3,8 @@
 import pytest
 
 from proxy.breaker import Breakers, counts_against
-from proxy.chat import Failed
 from proxy.errors import UpstreamBroken, UpstreamTimedOut, UpstreamUnreachable
+from proxy.events import Failed
 from proxy.failures import failed_status, failed_upstream
 from server.breakers import SharedBreakers
 from tests.fake_breakers import FakeBreakers

@@ -5,7 +5,9 @@ from base64 import b64decode, b64encode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import (
+from proxy.chat import ProviderItem, ToolCall
+from proxy.collected import Collected, ReasoningBlock
+from proxy.events import (
     AudioDelta,
     ChatEvent,
     Citation,
@@ -14,16 +16,13 @@ from proxy.chat import (
     Finished,
     ImageDelta,
     Logprobs,
-    ProviderItem,
     ReasoningDelta,
     ReasoningSealed,
     RefusalDelta,
     TextDelta,
-    ToolCall,
     ToolCallDelta,
     Usage,
 )
-from proxy.collected import Collected, ReasoningBlock
 
 
 def collect(*batches: list[ChatEvent]) -> Collected:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import Usage
 from proxy.errors import UsageOutOfBounds
+from proxy.events import Usage
 from proxy.pricing import MAX_TOKENS, Price, Rates, cost_usd, split_cost
 
 RATES = st.decimals("0.000001", "1000", places=12)

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Mapping
 import trio
 from trio.testing import MockClock
 
-from proxy.chat import ChatEvent, Failed, Finished, TextDelta, Usage
 from proxy.delivery import Delivery
 from proxy.dialects.openai_chat import open_reader
 from proxy.errors import UpstreamBroken
+from proxy.events import ChatEvent, Failed, Finished, TextDelta, Usage
 from proxy.sse import encode_event
 
 WORD = encode_event(b'{"choices":[{"index":0,"delta":{"content":"word"}}]}')

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import Failed
 from proxy.errors import Phase, RequestNotSendable, UpstreamBroken, UpstreamError, UpstreamTimedOut, UpstreamUnreachable
+from proxy.events import Failed
 from proxy.failures import classify, failed_here, failed_status, failed_upstream, is_transient, may_be_the_key
 
 TOO_LONG = "context_length_exceeded"

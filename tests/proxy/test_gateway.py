@@ -5,7 +5,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from proxy.chat import Completed, Finished, TextDelta, ToolCallDelta, Usage
+from proxy.events import Completed, Finished, TextDelta, ToolCallDelta, Usage
 from proxy.tokens import count_tokens
 from tests.fakes import (
     END_OF_CHUNKS,

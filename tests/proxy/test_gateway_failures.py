@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from proxy.chat import Completed, Failed, TextDelta
+from proxy.events import Completed, Failed, TextDelta
 from proxy.tokens import count_tokens
 from proxy.transport import Deadlines
 from tests.fakes import (

@@ -10,13 +10,14 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from proxy.chat import ChatRequest, Completed, Image, Message, Text
+from proxy.chat import ChatRequest, Image, Message, Text
 from proxy.errors import (
     ContextWindowExceeded,
     ModelUnknown,
     ProviderNotConfigured,
     RequestNotSupported,
 )
+from proxy.events import Completed
 from proxy.gateway import HOLD_SECONDS, SETTLE_SECONDS
 from proxy.media import MediaRefused
 from proxy.tokens import count_tokens

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from proxy.chat import Usage
+from proxy.events import Usage
 from proxy.ledger import Hold, Journal, Ledger, Outcome, Settlement
 from storage.credits import BalanceTooLow, RequestRepeated
 from tests.fakes import FakeJournal, FakeLedger

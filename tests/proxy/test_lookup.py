@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.chat import Usage
 from proxy.errors import UpstreamError
+from proxy.events import Usage
 from proxy.lookup import look_up
 from proxy.provider import Lookup, Target, UpstreamRequest
 from proxy.providers import openai

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import (
+from proxy.chat import ProviderItem
+from proxy.events import (
     AudioDelta,
     ChatEvent,
     Failed,
     Finished,
     ImageDelta,
-    ProviderItem,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import Audio, ChatRequest, Message, Text, Tool, Usage, WebSearch
+from proxy.chat import Audio, ChatRequest, Message, Text, Tool, WebSearch
 from proxy.errors import ModelNotPriced, RequestNotSupported, UsageOutOfBounds
+from proxy.events import Usage
 from proxy.pricing import (
     MAX_TOKENS,
     MIN_RATE,

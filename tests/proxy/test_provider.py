@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from proxy import providers
-from proxy.chat import ChatRequest, Failed, Message, Text, TextDelta
+from proxy.chat import ChatRequest, Message, Text
+from proxy.events import Failed, TextDelta
 from proxy.provider import Provider, ProviderCall, SettingNames, Target, load_providers, setting_names
 from server.config import read_config
 from tests.fakes import openai_stream

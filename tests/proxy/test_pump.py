@@ -7,8 +7,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from proxy.chat import ChatEvent, Completed, Failed, Message, Sampling, Text, TextDelta
+from proxy.chat import Message, Sampling, Text
 from proxy.errors import RequestNotSupported
+from proxy.events import ChatEvent, Completed, Failed, TextDelta
 from proxy.provider import ProviderCall
 from proxy.pump import RETRIES, Patience
 from proxy.transport import Deadlines

@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from proxy.chat import ToolCall, Usage
+from proxy.chat import ToolCall
 from proxy.errors import RequestNotSupported
+from proxy.events import Usage
 from proxy.provider import Target
 from proxy.providers.anthropic import build_call, open_reader, read_refusal
 from tests.proxy.anthropic_requests import CannotBeSaid, normalized, read_capabilities, read_request

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.chat import ToolCall, Usage
+from proxy.chat import ToolCall
 from proxy.dialects import gemini
+from proxy.events import Usage
 from proxy.provider import Target
 from proxy.providers.google import PROVIDER, read_refusal
 from tests.proxy.exchanges import MADE, RecordedExchange, read_exchanges

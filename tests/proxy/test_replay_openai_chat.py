@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from proxy.chat import Failed, ToolCall, Usage
+from proxy.chat import ToolCall
 from proxy.dialects import openai_chat
 from proxy.dialects.openai_chat.answer import Reading, open_reader
 from proxy.dialects.openai_chat.errors import read_refusal
 from proxy.dialects.openai_chat.quirks import ChatQuirks, openai_quirks
 from proxy.errors import RequestNotSupported
+from proxy.events import Failed, Usage
 from proxy.provider import Target
 from proxy.providers import openrouter, xai
 from tests.proxy.exchanges import MADE, RecordedExchange, read_exchanges

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from proxy.chat import Failed, ProviderItem, ToolCall, Usage
+from proxy.chat import ProviderItem, ToolCall
 from proxy.dialects.openai_responses.answer import open_reader, read_refusal
 from proxy.dialects.openai_responses.call import build_call
 from proxy.errors import RequestNotSupported
+from proxy.events import Failed, Usage
 from proxy.provider import ProviderCall, Target
 from proxy.providers import openai
 from tests.proxy.exchanges import MADE, RecordedExchange, read_exchanges

@@ -9,9 +9,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from proxy.chat import ChatEvent, Finished, Usage
 from proxy.collected import Collected
 from proxy.dialects.openai_chat.answer import open_reader
+from proxy.events import ChatEvent, Finished, Usage
 from proxy.provider import UpstreamRequest
 from proxy.sandbox import SECONDS_PER_WORD, SandboxExchange, SandboxTransport, play
 from proxy.transport import Exchange

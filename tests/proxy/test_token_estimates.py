@@ -19,7 +19,7 @@ from uuid import uuid4
 
 import pytest
 
-from proxy.chat import TextDelta
+from proxy.events import TextDelta
 from proxy.meter import Meter
 from proxy.tokens import find_tokenizer, prompt_slices
 from tests.fakes import FakeJournal

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from proxy import errors as proxy_errors
-from proxy.chat import Failed
+from proxy.events import Failed
 from proxy.media import MediaRefused
 from server import errors
 from server.errors import (

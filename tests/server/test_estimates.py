@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import Usage
 from proxy.errors import ModelUnknown
+from proxy.events import Usage
 from proxy.pricing import MAX_TOKENS, Price, Rates, cost_usd, read_price
 from proxy.routing import Model
 from server.errors import ArgumentInvalid

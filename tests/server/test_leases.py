@@ -10,8 +10,8 @@ import psycopg
 import pytest
 import trio
 
-from proxy.chat import Usage
 from proxy.errors import UpstreamError
+from proxy.events import Usage
 from proxy.ledger import Hold
 from server.leases import RENEWALS_PER_LEASE, Leases
 from storage.credits import Balance, Credits

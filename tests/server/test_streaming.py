@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from proxy.chat import ChatEvent, Failed
+from proxy.events import ChatEvent, Failed
 from proxy.sse import KEEP_ALIVE
 from proxy.transport import Deadlines
 from server.streaming import event_stream

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID, uuid4
 
-from proxy.chat import Usage
+from proxy.events import Usage
 from proxy.ledger import Hold, Outcome, Settlement
 from storage.accounts import Accounts
 from storage.bookings import Bookings

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import storage.journal
-from proxy.chat import Usage
+from proxy.events import Usage
 from storage.journal import Journal, JournalUnusable, Progress, count_running, find_journals, open_journal, read_orphan
 from tests.storage.journals import journal_process, leave_journal
 

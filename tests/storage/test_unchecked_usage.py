@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import trio
 
-from proxy.chat import Usage
+from proxy.events import Usage
 from storage.credits import Credits
 from storage.postgres import Database, open_database
 from storage.unchecked_usage import MAX_CHECKS, PAUSES_SECONDS, UncheckedUsage, UncheckedUsages

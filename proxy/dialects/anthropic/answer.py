@@ -9,16 +9,6 @@ import msgspec
 
 from proxy import answer
 from proxy.answer import NOT_JSON, not_an_answer
-from proxy.chat import (
-    ChatEvent,
-    Failed,
-    Finished,
-    FinishReason,
-    ReasoningDelta,
-    RefusalDelta,
-    TextDelta,
-    ToolCallDelta,
-)
 from proxy.dialects.anthropic.blocks import (
     ItemBlock,
     OpenBlock,
@@ -33,6 +23,16 @@ from proxy.dialects.anthropic.blocks import (
 )
 from proxy.dialects.anthropic.places import name_place
 from proxy.dialects.anthropic.usage import WireUsage, as_usage, merge
+from proxy.events import (
+    ChatEvent,
+    Failed,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+)
 from proxy.failures import failed_here, failed_status, tell_status
 from proxy.provider import Reader
 from proxy.sse import ServerSentEvent

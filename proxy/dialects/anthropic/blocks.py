@@ -11,8 +11,9 @@ from uuid import uuid4
 import msgspec
 
 from proxy.answer import NOT_JSON
-from proxy.chat import Citation, ProviderItem, ReasoningSealed, ToolCallDelta
+from proxy.chat import ProviderItem
 from proxy.dialects.anthropic.turns import FORMAT
+from proxy.events import Citation, ReasoningSealed, ToolCallDelta
 
 _EMPTY_OBJECT = "{}"
 

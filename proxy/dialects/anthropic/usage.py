@@ -6,7 +6,7 @@ stream the figures of `message_delta` are cumulative, so each of them replaces t
 
 import msgspec
 
-from proxy.chat import Usage
+from proxy.events import Usage
 
 
 class CacheCreation(msgspec.Struct):

@@ -12,7 +12,12 @@ import msgspec
 
 from proxy import answer
 from proxy.answer import NOT_JSON, not_an_answer
-from proxy.chat import (
+from proxy.chat import ProviderItem
+from proxy.dialects.gemini.citations import CitationMetadata, Citations
+from proxy.dialects.gemini.contents import FORMAT
+from proxy.dialects.gemini.errors import GoogleError, read_error
+from proxy.dialects.gemini.usage import Searches, UsageMetadata, build_usage
+from proxy.events import (
     AudioDelta,
     ChatEvent,
     Failed,
@@ -20,16 +25,11 @@ from proxy.chat import (
     FinishReason,
     ImageDelta,
     Logprobs,
-    ProviderItem,
     ReasoningDelta,
     ReasoningSealed,
     TextDelta,
     ToolCallDelta,
 )
-from proxy.dialects.gemini.citations import CitationMetadata, Citations
-from proxy.dialects.gemini.contents import FORMAT
-from proxy.dialects.gemini.errors import GoogleError, read_error
-from proxy.dialects.gemini.usage import Searches, UsageMetadata, build_usage
 from proxy.provider import Reader
 from proxy.sse import ServerSentEvent
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.chat import Citation
+from proxy.events import Citation
 
 _MAX_TEXT = 1024 * 1024
 """Of an answer's text are kept to find places in; the longest answers are a third of that."""

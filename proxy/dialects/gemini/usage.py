@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from proxy.chat import Usage
 from proxy.dialects.gemini.models import FIRST_WITH_LEVELS, generation
+from proxy.events import Usage
 
 _MAX_QUERIES = 1000
 

@@ -8,13 +8,13 @@ import msgspec
 
 from proxy import answer
 from proxy.answer import NOT_JSON, not_an_answer
-from proxy.chat import ChatEvent, Failed, Finished, FinishReason, RefusalDelta, TextDelta
 from proxy.dialects.openai_chat.beside import Sources, read_annotations, read_audio, read_images, read_logprobs
 from proxy.dialects.openai_chat.calls import CallNumbers, WireCall, WireFunction, make_call_id, read_signature
 from proxy.dialects.openai_chat.errors import find_error, read_error, read_refusal
 from proxy.dialects.openai_chat.quirks import GOOGLE_FORMAT
 from proxy.dialects.openai_chat.reasoning import ReasoningBlocks
 from proxy.dialects.openai_chat.usage import read_usage
+from proxy.events import ChatEvent, Failed, Finished, FinishReason, RefusalDelta, TextDelta
 from proxy.provider import Reader
 from proxy.sse import ServerSentEvent
 

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from proxy.chat import AudioDelta, ChatEvent, Citation, ImageDelta, Logprobs, ProviderItem
+from proxy.chat import ProviderItem
+from proxy.events import AudioDelta, ChatEvent, Citation, ImageDelta, Logprobs
 
 _MAX_SOURCES = 1000
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 import msgspec
 
 from proxy.answer import NOT_JSON
-from proxy.chat import ToolCallDelta
+from proxy.events import ToolCallDelta
 
 MAX_CALLS = 1000
 """More calls in one answer are a server gone wrong, and every one is remembered here."""

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from proxy.answer import NOT_JSON
-from proxy.chat import Failed
+from proxy.events import Failed
 from proxy.failures import classify, failed_status, tell_status
 
 _MAX_COMPLAINTS = 5

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from proxy.chat import ChatEvent, ProviderItem, ReasoningDelta, ReasoningSealed
+from proxy.chat import ProviderItem
+from proxy.events import ChatEvent, ReasoningDelta, ReasoningSealed
 
 ACCOUNT_BOUND = frozenset({"openai-responses-v1", "xai-responses-v1"})
 SEALED_HERE = "@openrouter"

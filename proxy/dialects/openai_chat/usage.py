@@ -2,7 +2,7 @@
 
 import msgspec
 
-from proxy.chat import Usage
+from proxy.events import Usage
 
 MAX_TOKENS = 10**12
 """A number beyond what any answer can have is no word, and would not fit where usage is kept."""

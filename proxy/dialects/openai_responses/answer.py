@@ -12,7 +12,6 @@ import msgspec
 
 from proxy import answer
 from proxy.answer import NOT_JSON, not_an_answer
-from proxy.chat import ChatEvent, Failed, Finished, FinishReason, TextDelta, Usage
 from proxy.dialects.openai_responses.items import OutputItems, TooManyParts
 from proxy.dialects.openai_responses.wire import (
     Error,
@@ -30,6 +29,7 @@ from proxy.dialects.openai_responses.wire import (
     decode_type,
     decode_usage,
 )
+from proxy.events import ChatEvent, Failed, Finished, FinishReason, TextDelta, Usage
 from proxy.failures import failed_here, failed_status, tell_status
 from proxy.provider import Reader
 from proxy.sse import ServerSentEvent

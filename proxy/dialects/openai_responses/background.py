@@ -6,8 +6,8 @@ from functools import partial
 import msgspec
 
 from proxy.answer import NOT_JSON
-from proxy.chat import Usage
 from proxy.dialects.openai_responses.answer import open_reader
+from proxy.events import Usage
 from proxy.provider import Background, BackgroundState, Target, UpstreamRequest
 
 _OVER = frozenset({"completed", "failed", "incomplete", "cancelled"})

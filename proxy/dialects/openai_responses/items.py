@@ -13,18 +13,7 @@ from uuid import uuid4
 import msgspec
 
 from proxy.answer import NOT_JSON
-from proxy.chat import (
-    ChatEvent,
-    Citation,
-    ImageDelta,
-    Logprobs,
-    ProviderItem,
-    ReasoningDelta,
-    ReasoningSealed,
-    RefusalDelta,
-    TextDelta,
-    ToolCallDelta,
-)
+from proxy.chat import ProviderItem
 from proxy.dialects.openai_responses.wire import (
     Content,
     Event,
@@ -35,6 +24,17 @@ from proxy.dialects.openai_responses.wire import (
     decode_item,
     decode_odd_item,
     decode_text,
+)
+from proxy.events import (
+    ChatEvent,
+    Citation,
+    ImageDelta,
+    Logprobs,
+    ReasoningDelta,
+    ReasoningSealed,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
 )
 
 MAX_PARTS = 20_000

@@ -1,6 +1,7 @@
 """Anthropic's own ways."""
 
-from proxy.chat import ChatRequest, Failed, Message, Text
+from proxy.chat import ChatRequest, Message, Text
+from proxy.events import Failed
 from proxy.provider import Target, load_providers
 from proxy.providers.anthropic import PROVIDER
 

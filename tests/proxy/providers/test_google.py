@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.chat import ChatRequest, Finished, Message, Text, ToolCallDelta
+from proxy.chat import ChatRequest, Message, Text
 from proxy.errors import RequestNotSupported
+from proxy.events import Finished, ToolCallDelta
 from proxy.provider import Target, load_providers
 from proxy.providers.google import PROVIDER
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from proxy.chat import ChatRequest, Message, ProviderTool, Sampling, Text, Usage, WebSearch
+from proxy.chat import ChatRequest, Message, ProviderTool, Sampling, Text, WebSearch
 from proxy.errors import RequestNotSupported
+from proxy.events import Usage
 from proxy.provider import Target
 from proxy.providers.openrouter import PROVIDER, build_lookup, read_generation, read_generation_id
 from tests.proxy.exchanges import read_exchanges

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from proxy.chat import ChatRequest, Message, Reasoning, Sampling, Text, Usage, WebSearch
+from proxy.chat import ChatRequest, Message, Reasoning, Sampling, Text, WebSearch
 from proxy.errors import RequestNotSupported
+from proxy.events import Usage
 from proxy.provider import Target
 from proxy.providers.xai import PROVIDER
 

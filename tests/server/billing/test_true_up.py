@@ -9,8 +9,8 @@ import psycopg
 import pytest
 import trio
 
-from proxy.chat import Usage
 from proxy.errors import UpstreamBroken
+from proxy.events import Usage
 from server.billing.true_up import TrueUp, build_settlement
 from storage.credits import Credits
 from storage.errors import DatabaseUnavailable

@@ -6,7 +6,9 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from proxy.chat import (
+from proxy.chat import ProviderItem
+from proxy.collected import Collected
+from proxy.events import (
     AudioDelta,
     ChatEvent,
     Citation,
@@ -14,7 +16,6 @@ from proxy.chat import (
     Finished,
     ImageDelta,
     Logprobs,
-    ProviderItem,
     ReasoningDelta,
     ReasoningSealed,
     RefusalDelta,
@@ -22,7 +23,6 @@ from proxy.chat import (
     ToolCallDelta,
     Usage,
 )
-from proxy.collected import Collected
 from proxy.pricing import Price, Rates
 from proxy.routing import Model
 from proxy.sse import SseDecoder

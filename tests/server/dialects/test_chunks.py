@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import Completed, Usage
+from proxy.events import Completed, Usage
 from proxy.sse import SseDecoder
 from server.dialects.chunks import ChunkWriter, snake_case_usage
 from tests.server.dialects.answers import RICH_USAGE

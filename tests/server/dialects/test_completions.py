@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from hypothesis import example, given
 
-from proxy.chat import ChatEvent, Finished, TextDelta
+from proxy.events import ChatEvent, Finished, TextDelta
 from server.dialects import openai, shipped
 from server.dialects.completions import ChatAnswer, ChatCompletion
 from server.operations import encode_answer

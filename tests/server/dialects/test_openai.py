@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import (
+from proxy.events import (
     AudioDelta,
     ChatEvent,
     Failed,

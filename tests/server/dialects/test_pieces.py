@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from proxy.chat import (
+from proxy.chat import ProviderItem
+from proxy.events import (
     AudioDelta,
     ChatEvent,
     Citation,
     Finished,
     ImageDelta,
-    ProviderItem,
     ReasoningDelta,
     ReasoningSealed,
     RefusalDelta,

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import (
+from proxy.chat import ProviderItem, WebSearch
+from proxy.events import (
     AudioDelta,
     ChatEvent,
     Citation,
@@ -17,13 +18,11 @@ from proxy.chat import (
     Finished,
     ImageDelta,
     Logprobs,
-    ProviderItem,
     ReasoningDelta,
     ReasoningSealed,
     RefusalDelta,
     TextDelta,
     Usage,
-    WebSearch,
 )
 from server.dialects.shipped import DIALECT, USAGE_UPDATE_SECONDS, ShippedEncoder, decode, encode_problem, encode_whole
 from server.errors import Problem

@@ -13,7 +13,8 @@ from openai import ContentFilterFinishReasonError, LengthFinishReasonError
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from proxy.chat import (
+from proxy.chat import ProviderItem
+from proxy.events import (
     AudioDelta,
     ChatEvent,
     Citation,
@@ -22,7 +23,6 @@ from proxy.chat import (
     FinishReason,
     ImageDelta,
     Logprobs,
-    ProviderItem,
     ReasoningDelta,
     ReasoningSealed,
     RefusalDelta,

@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from proxy.chat import Usage
+from proxy.events import Usage
 from proxy.ledger import Settlement
 from server.relay.chat_watch import MOST_ENDED, ChatWatch
 from server.relay.event_frames import NewEvent

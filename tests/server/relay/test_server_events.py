@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from proxy.chat import Usage
+from proxy.events import Usage
 from proxy.ledger import Settlement
 from server.relay.server_events import (
     build_chat_finished,

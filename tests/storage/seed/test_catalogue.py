@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from proxy.chat import Usage
+from proxy.events import Usage
 from proxy.pricing import MAX_COST_USD, cost_usd, read_price, worst_cost_usd
 from proxy.provider import load_providers
 from scripts.seed import has_price

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import (
+from proxy.chat import ProviderItem
+from proxy.dialects.anthropic.answer import MAX_OPEN_BLOCKS, open_reader, read_refusal
+from proxy.dialects.anthropic.turns import FORMAT
+from proxy.events import (
     ChatEvent,
     Citation,
     Failed,
     Finished,
-    ProviderItem,
     ReasoningDelta,
     ReasoningSealed,
     RefusalDelta,
@@ -22,8 +24,6 @@ from proxy.chat import (
     ToolCallDelta,
     Usage,
 )
-from proxy.dialects.anthropic.answer import MAX_OPEN_BLOCKS, open_reader, read_refusal
-from proxy.dialects.anthropic.turns import FORMAT
 from proxy.provider import Reader
 from tests.proxy.exchanges import MADE, RecordedExchange, read_exchanges
 from tests.proxy.replay import EVENT_TYPES, assert_harmless, feed, mutate, summarize

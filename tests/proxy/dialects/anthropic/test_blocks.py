@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from proxy.chat import ProviderItem, ReasoningSealed, ToolCallDelta
+from proxy.chat import ProviderItem
 from proxy.dialects.anthropic.blocks import (
     ItemBlock,
     ThinkingBlock,
@@ -14,6 +14,7 @@ from proxy.dialects.anthropic.blocks import (
     read_item,
 )
 from proxy.dialects.anthropic.turns import FORMAT
+from proxy.events import ReasoningSealed, ToolCallDelta
 
 
 @pytest.mark.parametrize(

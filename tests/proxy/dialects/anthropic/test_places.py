@@ -6,11 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.chat import ChatEvent, Message, Part, Reasoning, ReasoningSealed, Text, ToolCall
+from proxy.chat import Message, Part, Reasoning, Text, ToolCall
 from proxy.collected import Collected
 from proxy.dialects.anthropic.answer import open_reader
 from proxy.dialects.anthropic.places import name_place, read_place
 from proxy.dialects.anthropic.turns import FORMAT, build_turns
+from proxy.events import ChatEvent, ReasoningSealed
 
 HI = Message("user", (Text("Hi"),))
 

@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from proxy.chat import Usage
 from proxy.dialects.anthropic.usage import WireUsage, as_usage, merge
+from proxy.events import Usage
 
 
 def read(text: str) -> WireUsage:

@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import (
+from proxy.chat import ProviderItem
+from proxy.dialects.gemini.answer import open_reader
+from proxy.dialects.gemini.contents import FORMAT
+from proxy.dialects.gemini.errors import read_refusal
+from proxy.events import (
     AudioDelta,
     ChatEvent,
     Citation,
@@ -16,16 +20,12 @@ from proxy.chat import (
     Finished,
     ImageDelta,
     Logprobs,
-    ProviderItem,
     ReasoningDelta,
     ReasoningSealed,
     TextDelta,
     ToolCallDelta,
     Usage,
 )
-from proxy.dialects.gemini.answer import open_reader
-from proxy.dialects.gemini.contents import FORMAT
-from proxy.dialects.gemini.errors import read_refusal
 from tests.proxy.replay import feed
 
 EVENT_TYPES = get_args(ChatEvent)

@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.chat import Citation
 from proxy.dialects.gemini.citations import CitationMetadata, Citations
+from proxy.events import Citation
 
 SUPPORTS = [
     {"segment": {"startIndex": 6, "endIndex": 14, "text": "änd sö"}, "groundingChunkIndices": [0, 9]},

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from proxy.chat import Failed
 from proxy.dialects.gemini.errors import read_refusal
+from proxy.events import Failed
 
 
 def refuse(status: int, error: object, headers: dict[str, str] | None = None) -> Failed:

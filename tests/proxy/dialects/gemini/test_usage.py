@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.chat import Usage
 from proxy.dialects.gemini.usage import Searches, UsageMetadata, build_usage
+from proxy.events import Usage
 
 
 def usage(reported: dict[str, Any], searches: int = 0) -> Usage:

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import (
+from proxy.chat import ProviderItem
+from proxy.dialects.openai_chat.answer import Reading, open_reader, read_refusal
+from proxy.events import (
     AudioDelta,
     ChatEvent,
     Citation,
@@ -15,7 +17,6 @@ from proxy.chat import (
     Finished,
     ImageDelta,
     Logprobs,
-    ProviderItem,
     ReasoningDelta,
     ReasoningSealed,
     RefusalDelta,
@@ -23,7 +24,6 @@ from proxy.chat import (
     ToolCallDelta,
     Usage,
 )
-from proxy.dialects.openai_chat.answer import Reading, open_reader, read_refusal
 
 READING = Reading("openrouter-v1", make_call_id=lambda: "made")
 EVENT_TYPES = get_args(ChatEvent)

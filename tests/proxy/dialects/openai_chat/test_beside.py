@@ -2,8 +2,9 @@
 
 import pytest
 
-from proxy.chat import AudioDelta, ChatEvent, Citation, ImageDelta, Logprobs, ProviderItem
+from proxy.chat import ProviderItem
 from proxy.dialects.openai_chat.beside import Sources, read_annotations, read_audio, read_images, read_logprobs
+from proxy.events import AudioDelta, ChatEvent, Citation, ImageDelta, Logprobs
 
 ODD_CITATION = [{"type": "url_citation", "url_citation": 1}]
 ODD: list[object] = [None, 1, "x", {}, [1], [{}], [{"type": 1}], {"content": 1}, ODD_CITATION]

@@ -7,21 +7,11 @@ from typing import Any, get_args
 import pytest
 
 from proxy.answer import StreamReader
-from proxy.chat import (
-    ChatRequest,
-    Message,
-    ProviderTool,
-    ResponseFormat,
-    Sampling,
-    Text,
-    Tool,
-    ToolChoice,
-    Usage,
-    WebSearch,
-)
+from proxy.chat import ChatRequest, Message, ProviderTool, ResponseFormat, Sampling, Text, Tool, ToolChoice, WebSearch
 from proxy.dialects.openai_chat.call import build_body, build_call
 from proxy.dialects.openai_chat.quirks import OPENAI, ChatQuirks
 from proxy.errors import RequestNotSupported
+from proxy.events import Usage
 from proxy.features import Feature
 from proxy.provider import Target
 

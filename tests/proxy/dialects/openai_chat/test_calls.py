@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.chat import ToolCall, ToolCallDelta
+from proxy.chat import ToolCall
 from proxy.collected import Collected
 from proxy.dialects.openai_chat.calls import MAX_CALLS, CallNumbers, WireCall, make_call_id
+from proxy.events import ToolCallDelta
 
 
 def read(*pieces: dict[str, Any], is_whole: bool = False) -> list[ToolCallDelta]:

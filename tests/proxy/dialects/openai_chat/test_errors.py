@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from proxy.chat import Failed
 from proxy.dialects.openai_chat.errors import find_error, read_error, read_refusal
+from proxy.events import Failed
 
 
 def refusal(status: int, body: object, headers: dict[str, str] | None = None) -> Failed:

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from proxy.chat import ChatEvent, ProviderItem, ReasoningDelta, ReasoningSealed
+from proxy.chat import ProviderItem
 from proxy.dialects.openai_chat.reasoning import ReasoningBlocks
+from proxy.events import ChatEvent, ReasoningDelta, ReasoningSealed
 
 
 def read(*deltas: tuple[str, list[dict[str, Any]] | None]) -> list[ChatEvent]:

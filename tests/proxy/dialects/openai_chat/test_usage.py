@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import Usage
 from proxy.dialects.openai_chat.usage import read_usage
+from proxy.events import Usage
 
 
 def usage(prompt: int = 100, completion: int = 50, **rest: Any) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import ChatEvent, Failed, Finished, TextDelta, Usage
 from proxy.dialects.openai_responses.answer import open_reader, read_refusal
 from proxy.dialects.openai_responses.items import MAX_PARTS
+from proxy.events import ChatEvent, Failed, Finished, TextDelta, Usage
 from tests.proxy.replay import EVENT_TYPES, feed
 
 OURS = "openai-responses-v1"

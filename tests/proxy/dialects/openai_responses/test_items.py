@@ -5,21 +5,21 @@ from typing import Any
 
 import pytest
 
-from proxy.chat import (
+from proxy.chat import ProviderItem
+from proxy.collected import Collected
+from proxy.dialects.openai_responses.answer import open_reader
+from proxy.events import (
     ChatEvent,
     Citation,
     Finished,
     ImageDelta,
     Logprobs,
-    ProviderItem,
     ReasoningDelta,
     ReasoningSealed,
     RefusalDelta,
     TextDelta,
     ToolCallDelta,
 )
-from proxy.collected import Collected
-from proxy.dialects.openai_responses.answer import open_reader
 from tests.proxy.replay import feed
 
 OURS = "openai-responses-v1"
