@@ -1,7 +1,8 @@
 """What is decided before money moves: the route, the translation, the context window, the worst case."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID, uuid4, uuid5
 
 import trio
@@ -23,6 +24,10 @@ TOKENS_A_TURN = 8000
 """About a millisecond of counting, after which others may run."""
 
 
+BuildCall = Callable[[Route, Target], ProviderCall]
+"""Translates the request at hand. Raises RequestNotSupported."""
+
+
 @dataclass(slots=True)
 class Admission:
     """A call that may start as soon as its hold stands.
@@ -32,7 +37,7 @@ class Admission:
     """
 
     routes: tuple[Route, ...]
-    request: ChatRequest | None
+    build: BuildCall | None
     call: ProviderCall | None
     tokenizer: Tokenizer
     hold: Hold
@@ -45,15 +50,12 @@ class Admission:
 
     def build_call(self, route: Route, target: Target) -> ProviderCall:
         """The call for another target. Raises RequestNotSupported: not every provider can do what the first can."""
-        if self.request is None or self.call is None:
+        if self.build is None or self.call is None:
             raise RuntimeError("the answer has begun: nobody else is asked")
-        if target is self.routes[0].targets[0]:
-            return self.call
-        check_media(self.request, route)
-        return route.provider.build_call(self.request, target)
+        return self.call if target is self.routes[0].targets[0] else self.build(route, target)
 
     def forget_request(self) -> None:
-        self.request = self.call = None
+        self.build = self.call = None
 
 
 async def admit(
@@ -90,7 +92,12 @@ async def admit(
         api_key_id=api_key_id,
     )
     estimated_tokens = worst_prompt_tokens + min(max_output, EXPECTED_OUTPUT_TOKENS)
-    return Admission(routes, request, call, tokenizer, hold, estimated_tokens)
+    return Admission(routes, partial(_build_call, request), call, tokenizer, hold, estimated_tokens)
+
+
+def _build_call(request: ChatRequest, route: Route, target: Target) -> ProviderCall:
+    check_media(request, route)
+    return route.provider.build_call(request, target)
 
 
 def _check_chats(model: Model) -> None:

@@ -1,5 +1,7 @@
 """Who wants to know which calls run: told when one begins and when it has ended, and never of what lies between."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
@@ -16,9 +18,15 @@ class RunningCall(Protocol):
     @property
     def user_id(self) -> UUID: ...
     @property
+    def idempotency_key(self) -> str | None: ...
+    @property
     def model(self) -> Model: ...
 
     def usage_so_far(self) -> Usage: ...
+
+    async def cancel(self) -> bool:
+        """End it for its user, and return when it has been charged. False if it was over before."""
+        ...
 
 
 class Audience(Protocol):
@@ -37,3 +45,18 @@ class Nobody:
     def note_started(self, call: RunningCall) -> None: ...
 
     def note_ended(self, call: RunningCall, settlement: Settlement | None) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """Audiences that hear the same, in their order."""
+
+    audiences: Sequence[Audience]
+
+    def note_started(self, call: RunningCall) -> None:
+        for audience in self.audiences:
+            audience.note_started(call)
+
+    def note_ended(self, call: RunningCall, settlement: Settlement | None) -> None:
+        for audience in self.audiences:
+            audience.note_ended(call, settlement)

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from proxy.media_file import MediaFile
+
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -60,6 +62,19 @@ class Audio:
 
 
 @dataclass(frozen=True, slots=True)
+class Attached:
+    """A file of sound or video, too large to be held in memory. `seconds` is how long it lasts.
+
+    Of video the model looks at `frames_per_second`, None where the provider decides.
+    """
+
+    media_type: str
+    file: MediaFile = field(repr=False)
+    seconds: float
+    frames_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Reasoning:
     """What a model thought in an earlier turn, as its provider gave it.
 
@@ -85,7 +100,7 @@ class ProviderItem:
     item: Mapping[str, object] = field(repr=False)
 
 
-Part = Text | Refusal | Image | Document | Audio | Reasoning | ProviderItem
+Part = Text | Refusal | Image | Document | Audio | Attached | Reasoning | ProviderItem
 
 
 @dataclass(frozen=True, slots=True)

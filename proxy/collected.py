@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from proxy.chat import ProviderItem, ToolCall
 from proxy.events import (
     AudioDelta,
+    Cancelled,
     ChatEvent,
     Citation,
     Completed,
@@ -22,6 +23,7 @@ from proxy.events import (
     TextDelta,
     ToolCallDelta,
 )
+from proxy.transcript import TranscriptFacts, TranscriptSegment, TranscriptWord
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,16 @@ class ReasoningBlock:
 class Collected:
     """Feed it a stream's events; afterwards it is the whole answer. `ended` is the last event."""
 
-    ended: Completed | Failed | None = None
+    ended: Completed | Failed | Cancelled | None = None
     finish_reason: FinishReason = "stop"
     citations: list[Citation] = field(default_factory=list, repr=False)
     images: list[ImageDelta] = field(default_factory=list, repr=False)
     logprobs: list[Mapping[str, object]] = field(default_factory=list, repr=False)
     items: list[tuple[ProviderItem, int]] = field(default_factory=list, repr=False)
     """What the provider made or ran itself, each with the number of reasoning blocks that had begun before it."""
+    segments: list[TranscriptSegment] = field(default_factory=list, repr=False)
+    words: list[TranscriptWord] = field(default_factory=list, repr=False)
+    facts: TranscriptFacts = field(default_factory=TranscriptFacts)
     _said: list[str] = field(default_factory=list, repr=False)
     _text: list[str] = field(default_factory=list, repr=False)
     _reasoning: list[str] = field(default_factory=list, repr=False)
@@ -65,7 +70,7 @@ class Collected:
                     self._calls.setdefault(event.index, []).append(event)
                 case Finished(reason):
                     self.finish_reason = reason
-                case Completed() | Failed():
+                case Completed() | Failed() | Cancelled():
                     self.ended = event
                 case ReasoningDelta() | ReasoningSealed():
                     self._add_reasoning(event)
@@ -87,6 +92,12 @@ class Collected:
                 self._audio.append(event)
             case Logprobs(content):
                 self.logprobs.extend(content)
+            case TranscriptSegment():
+                self.segments.append(event)
+            case TranscriptWord():
+                self.words.append(event)
+            case TranscriptFacts():
+                self.facts = event
             case ProviderItem():
                 self.items.append((event, len(self._blocks)))
 

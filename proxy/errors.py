@@ -29,6 +29,10 @@ class ContextWindowExceeded(ProxyError):
     """The prompt does not fit into the model's context window."""
 
 
+class MediaUnreadable(ProxyError):
+    """A file that is to be sent to a provider cannot be read: our own fault, and not the provider's."""
+
+
 class UsageOutOfBounds(ProxyError):
     """A provider reported usage that cannot be, so no charge can be made from it."""
 
@@ -55,3 +59,11 @@ class UpstreamTimedOut(UpstreamError):
 
 class UpstreamBroken(UpstreamError):
     """The connection ended before the answer was complete, or what came was not an HTTP answer that we take."""
+
+
+class FileNotReady(UpstreamError):
+    """A file was uploaded, and the provider did not get it ready in time."""
+
+
+class FileUnreadable(UpstreamError):
+    """A file was uploaded, and the provider could make nothing of it."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from proxy.chat import ProviderItem
+from proxy.transcript import TranscriptFacts, TranscriptSegment, TranscriptWord
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error"]
 
@@ -168,6 +169,18 @@ class Completed:
     provisional: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The last event of an answer that its user has called off by another request: what it has cost until then.
+
+    `cost_usd` and `provisional` are as in Completed.
+    """
+
+    usage: Usage
+    cost_usd: str
+    provisional: bool
+
+
 ChatEvent = (
     TextDelta
     | ReasoningDelta
@@ -179,8 +192,12 @@ ChatEvent = (
     | AudioDelta
     | Logprobs
     | ProviderItem
+    | TranscriptSegment
+    | TranscriptWord
+    | TranscriptFacts
     | Usage
     | Finished
     | Failed
     | Completed
+    | Cancelled
 )

@@ -9,11 +9,15 @@ from typing import Protocol
 import trio
 
 from proxy.body_framing import Body, FramingBroken
+from proxy.body_pieces import TailPieces
 from proxy.errors import Phase, UpstreamBroken, UpstreamTimedOut
 from proxy.http_head import HeadExchange, RequestLine, ResponseHead
+from proxy.media_file import BodyTail
 from proxy.wire import Wire
 
 _ONE_SEND_BYTES = 64 * 1024
+LOOK_SECONDS = 0.1
+"""How often a request that the provider does not take is interrupted by a look for its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +65,11 @@ class ClosedUnanswered(Exception):
 class NetworkExchange:
     """One request and its answer. NetworkTransport gives it a wire and takes that back."""
 
-    def __init__(self, line: RequestLine, request_body: bytes, deadlines: Deadlines) -> None:
+    def __init__(
+        self, line: RequestLine, request_body: bytes, deadlines: Deadlines, tail: BodyTail | None = None
+    ) -> None:
         self.wire: Wire | None = None
+        self._tail = tail
         self._host = line.origin.host
         self._line = line
         self._request_body = request_body
@@ -94,11 +101,18 @@ class NetworkExchange:
         return self.is_over and self._answer.may_keep and not self._answer.body.has_excess
 
     async def begin(self) -> None:
-        """Sends the request and waits for the head of its answer. Raises ClosedUnanswered and UpstreamError."""
+        """Sends the request and waits for the head of its answer. Raises ClosedUnanswered, UpstreamError and
+        MediaUnreadable.
+        """
         exchange = HeadExchange(self._line)
         self._is_sent = await self._send(exchange.request_bytes)
-        with deadline(self._host, "response", self._deadlines.response_seconds):
-            head = await self._receive_head(exchange)
+        head = None
+        if self._tail is not None and self._is_sent:
+            self._is_sent = False
+            head = await self._send_tail(self._tail, exchange)
+        if head is None:
+            with deadline(self._host, "response", self._deadlines.response_seconds):
+                head = await self._receive_head(exchange)
         self._early_payload = self._unframe(head.body, head.early_bytes) if head.early_bytes else b""
         self._head = head
 
@@ -157,16 +171,54 @@ class NetworkExchange:
             if piece:
                 await trio.lowlevel.checkpoint()  # a fast network would let nobody else run
 
+    async def _send_tail(self, tail: BodyTail, exchange: HeadExchange) -> ResponseHead | None:
+        """The head of an answer that came before all was sent: then nobody wants the rest, and it stays here."""
+        pieces = TailPieces(tail)
+        while piece := await pieces.read_next():
+            try:
+                head = await self._send_listening(memoryview(piece), exchange)
+            except (OSError, trio.ClosedResourceError):
+                return None
+            if head is not None:
+                return head
+        self._is_sent = True
+        return None
+
+    async def _send_listening(self, piece: memoryview, exchange: HeadExchange) -> ResponseHead | None:
+        wire = self._open_wire
+        while (head := self._hear_nowait(exchange)) is None:
+            piece = piece[wire.send_nowait(piece) :]
+            if not piece and not wire.has_unsent:
+                return None
+            if (head := await self._wait_room(exchange)) is not None:
+                return head
+        return head
+
+    async def _wait_room(self, exchange: HeadExchange) -> ResponseHead | None:
+        """Until more can be sent, or has become needless. One task cannot wait for both, so it waits and looks."""
+        wire = self._open_wire
+        with deadline(self._host, "write", self._deadlines.write_seconds):
+            while True:
+                with trio.move_on_after(LOOK_SECONDS):
+                    await wire.wait_room()
+                    return None
+                if (head := self._hear_nowait(exchange)) is not None:
+                    return head
+
+    def _hear_nowait(self, exchange: HeadExchange) -> ResponseHead | None:
+        data = self._open_wire.receive_nowait()
+        if data == b"":
+            raise BrokenPipeError("the provider has ended")
+        return exchange.feed(data) if data else None
+
     async def _receive_head(self, exchange: HeadExchange) -> ResponseHead:
-        heard = False
         while True:
             try:
                 data = await self._open_wire.receive_some()
             except (OSError, trio.ClosedResourceError) as error:
-                raise self._ended_early(heard) from error
+                raise self._ended_early(exchange.has_heard) from error
             if not data:
-                raise self._ended_early(heard)
-            heard = True
+                raise self._ended_early(exchange.has_heard)
             if (head := exchange.feed(data)) is not None:
                 return head
 

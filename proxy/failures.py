@@ -3,7 +3,14 @@
 import re
 from collections.abc import Mapping
 
-from proxy.errors import RequestNotSendable, UpstreamError, UpstreamTimedOut, UpstreamUnreachable
+from proxy.errors import (
+    FileNotReady,
+    FileUnreadable,
+    RequestNotSendable,
+    UpstreamError,
+    UpstreamTimedOut,
+    UpstreamUnreachable,
+)
 from proxy.events import Failed
 
 _BY_STATUS = {
@@ -115,6 +122,10 @@ def failed_upstream(provider: str, error: UpstreamError) -> Failed:
             return Failed("timeout_error", "the provider did not answer in time", provider)
         case UpstreamUnreachable():
             return Failed("network_error", "the provider cannot be reached", provider)
+        case FileNotReady():
+            return Failed("external_service_error", "the provider did not get the file ready in time", provider)
+        case FileUnreadable():
+            return Failed("bad_request", "the provider could not read the file as video or sound", provider)
         case RequestNotSendable():
             return Failed("configuration_error", "this server is not set up to reach the provider", provider)
     return Failed("network_error", "the provider's answer was cut short", provider)

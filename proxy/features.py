@@ -6,7 +6,7 @@ A field that a provider cannot carry is refused with its name: silence would be 
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from proxy.chat import Audio, ChatRequest, Document, Image, Part, Sampling
+from proxy.chat import Attached, Audio, ChatRequest, Document, Image, Part, Sampling
 from proxy.errors import RequestNotSupported
 
 Feature = Literal[
@@ -30,6 +30,7 @@ Feature = Literal[
     "response_format",
     "web_search",
     "input_audio",
+    "attached",
     "images",
     "documents",
     "image_output",
@@ -48,7 +49,12 @@ _MEMBERS: Mapping[Feature, str] = {
     "audio_output": "audio, and 'audio' of modalities,",
 }
 """What clients call it, where they have another name."""
-_PARTS: Mapping[Feature, type[Part]] = {"images": Image, "documents": Document, "input_audio": Audio}
+_PARTS: Mapping[Feature, type[Part]] = {
+    "images": Image,
+    "documents": Document,
+    "input_audio": Audio,
+    "attached": Attached,
+}
 
 
 def check_features(request: ChatRequest, takes: frozenset[Feature], provider: str) -> None:

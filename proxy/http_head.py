@@ -68,8 +68,14 @@ class HeadExchange:
         self._method = line.event.method.decode("ascii")
         self.request_bytes = self._connection.send(line.event) or b""
 
+    @property
+    def has_heard(self) -> bool:
+        """Whether anything of an answer has come."""
+        return self._size_bytes > 0
+
     def feed(self, data: bytes) -> ResponseHead | None:
         """None until the head is complete; interim (1xx) answers are skipped. Raises UpstreamBroken."""
+        self._size_bytes += len(data)
         try:
             self._connection.receive_data(data)
             event = self._connection.next_event()
@@ -78,7 +84,6 @@ class HeadExchange:
         except h11.RemoteProtocolError as error:
             raise UpstreamBroken(f"{self._origin.host} sent what is not an HTTP answer") from error
         early_bytes, _ = self._connection.trailing_data
-        self._size_bytes += len(data)
         if self._size_bytes - len(early_bytes) > MAX_HEAD_BYTES:  # h11 looks only at what it has not yet understood
             raise UpstreamBroken(f"{self._origin.host} sent a head that is too long")
         return self._read_response(event, early_bytes) if isinstance(event, h11.Response) else None
@@ -99,7 +104,7 @@ def build_request_line(request: UpstreamRequest) -> RequestLine:
     names = {name.lower() for name, _ in request.headers}
     headers = [("host", origin.authority)]
     headers += [(name, value) for name, value in request.headers if name.lower() not in _OURS]
-    headers += [("accept-encoding", "identity"), ("content-length", str(len(request.body)))]
+    headers += [("accept-encoding", "identity"), ("content-length", str(request.body_bytes))]
     if "user-agent" not in names:
         headers.append(("user-agent", "cloche"))
     event = _build_event(request.method, target, headers)

@@ -6,6 +6,8 @@ A call that the provider never took costs nothing; one that it took and that bro
 either, if it was the provider that broke it.
 """
 
+from collections.abc import Mapping
+
 from proxy.chat import ProviderItem
 from proxy.events import (
     AudioDelta,
@@ -21,6 +23,13 @@ from proxy.events import (
 )
 from proxy.ledger import Outcome, Slot
 from proxy.tokens import DEFAULT, TOKENS_PER_MADE_IMAGE, Tokenizer, spoken_tokens
+from proxy.transcript import TranscriptSegment
+
+TOKENS_PER_SEGMENT_SECOND = 45
+"""Of a segment that says who speaks, with all that a model writes to tell it: 43 to 49 on every recorded answer, and
+the text is an eighth of that.
+"""
+MAX_SEGMENT_SECONDS = 86_400
 
 
 class Meter:
@@ -80,6 +89,8 @@ class Meter:
                 self._sound_characters += len(event.data)
             elif isinstance(event, ImageDelta):
                 self._images += 1
+            elif isinstance(event, TranscriptSegment):
+                self._output_tokens += self._beside_text(event.item)
         self._write_slot()
 
     @property
@@ -118,6 +129,17 @@ class Meter:
         if self._failed:
             return "failed"
         return "completed" if self._finished else "cancelled"
+
+    def _beside_text(self, item: Mapping[str, object]) -> int:
+        """What a segment has cost beyond its text, which comes as text too and is counted there."""
+        text, start, end = item.get("text"), item.get("start"), item.get("end")
+        if not isinstance(item.get("speaker"), str) or not isinstance(start, int | float):
+            return 0
+        seconds = end - start if isinstance(end, int | float) else 0
+        if not 0 < seconds <= MAX_SEGMENT_SECONDS:
+            return 0
+        said = self._tokenizer.count(text) if isinstance(text, str) else 0
+        return max(0, round(seconds * TOKENS_PER_SEGMENT_SECOND) - said)
 
     def _write_slot(self) -> None:
         usage = self.usage

@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from proxy.chat import Audio, ChatRequest
+from proxy.chat import Attached, Audio, ChatRequest
 from proxy.errors import ModelNotPriced, RequestNotSupported, UsageOutOfBounds
 from proxy.events import Usage
 
@@ -194,7 +194,7 @@ def find_extras(request: ChatRequest) -> frozenset[Extra]:
     marked = (request, *request.tools, *parts)
     asked: dict[Extra, bool] = {
         "cache_write_1h_tokens": any(_is_cached_for_an_hour(thing) for thing in marked),
-        "input_audio_tokens": any(isinstance(part, Audio) for part in parts),
+        "input_audio_tokens": any(isinstance(part, Audio | Attached) for part in parts),
         "output_audio_tokens": "audio" in request.modalities or request.audio_output is not None,
         "output_image_tokens": "image" in request.modalities,
     }

@@ -25,6 +25,7 @@ from proxy.ledger import Ledger
 from proxy.meter import Meter
 from proxy.pricing import is_chargeable
 from proxy.provider import Lookup, ProviderCall, Target, UpstreamRequest
+from proxy.remote_files import FileNotes, Removal, open_uploaded
 from proxy.routing import Route
 from proxy.transport import Exchange, Transport
 
@@ -88,23 +89,39 @@ class Pump:
         self._ends_at = self._started + self._patience.total_seconds
         self._scope = trio.CancelScope()
         """Of the attempt under way: until its first event, and then until the call must be over."""
+        self._whole = trio.CancelScope()
+        """Of all attempts together."""
         self.provider_code = admission.routes[0].provider.code
         """The provider that was asked last: the one that answers."""
         self.upstream_id: str | None = None
         """That provider's id for its answer, if it can be asked later what the answer has used."""
+        self._left: list[Removal] = []
 
     async def run(self) -> None:
         """Until the answer is over. Whatever goes wrong is an event for the client, and a log entry for us."""
         failure: Failed | None = None
         try:
-            failure = await self._ask_providers()
+            with self._whole:
+                failure = await self._ask_providers()
         except Exception:  # the edge of the task: the client gets an event, the log the traceback
             logger.exception("a call failed in our own code", extra={"call_id": self._call_id})
             failure = failed_here(self.provider_code, "internal_error", "the answer could not be read")
-        if failure is not None:
-            self._end_with(failure)
-        self._is_over = True
-        self._news.set()
+        finally:
+            if failure is not None:
+                self._end_with(failure)
+            self._is_over = True
+            self._news.set()
+
+    def cancel(self) -> None:
+        """Whatever it does, it stops; the provider's connection closes at once, which wakes whoever reads from it. Safe
+        to repeat.
+        """
+        self._whole.cancel()
+
+    @property
+    def is_called_off(self) -> bool:
+        """Whether it was told to stop; perhaps it was over by then."""
+        return self._whole.cancel_called
 
     async def wait_handover(self) -> Handover | None:
         """Once; None if the call has ended without an answer."""
@@ -115,10 +132,19 @@ class Pump:
 
     async def wait_end(self) -> Failed | None:
         """What went wrong, if something did; told once."""
-        while not self._is_over:
-            await self._news.wait()
+        await self.wait_over()
         failure, self._failure = self._failure, None
         return failure
+
+    async def wait_over(self) -> None:
+        """Nothing more is asked of a provider, and nothing of this call is left there."""
+        while not self._is_over:
+            await self._news.wait()
+
+    async def remove_left(self) -> None:
+        """What is still at a provider although the call is over. For its end: nobody waits for this but the call."""
+        while self._left:
+            await self._left.pop()()
 
     @property
     def _call_id(self) -> UUID:
@@ -198,7 +224,7 @@ class Pump:
     async def _attempt(self, route: Route, call: ProviderCall) -> Failed | None:
         """Ask once. None if the answer began, however it ended; else the failure, and nothing is owed for it."""
         self.provider_code, self.upstream_id = route.provider.code, None
-        seconds = inf if call.background else self._patience.first_token_seconds
+        seconds = inf if call.background or call.answers_late else self._patience.first_token_seconds
         failure: Failed | None = None
         try:
             with trio.CancelScope(deadline=min(trio.current_time() + seconds, self._ends_at)) as self._scope:
@@ -304,17 +330,20 @@ class Pump:
 
     def _open_exchange(self, call: ProviderCall) -> AbstractAsyncContextManager[Exchange]:
         request = _with_request_id(call.request, self._call_id)
+        if call.upload is not None:
+            file_notes = FileNotes(self._note_begun, self._left.append)
+            return open_uploaded(self._transport, request, call.upload, file_notes)
         if call.background is None:
             return self._transport.open_exchange(request)
         notes = Notes(self._note_begun, self._note_called_off)
         return open_background(self._transport, request, call.background, notes)
 
     async def _note_begun(self, upstream_id: str) -> None:
-        """So that the answer can be called off also if this process dies."""
+        """So that an answer is called off, and a file removed, also if this process dies."""
         try:
             await self._ledger.note_upstream(self._call_id, self.provider_code, upstream_id)
         except Exception:  # the edge of the call: an answer must not depend on the accounts
-            logger.exception("an answer in the background could not be noted", extra={"call_id": self._call_id})
+            logger.exception("what a call has at its provider could not be noted", extra={"call_id": self._call_id})
 
     def _note_called_off(self, usage: Usage) -> None:
         if self._can_be(usage):
@@ -362,4 +391,4 @@ async def _receive_refusal(exchange: Exchange) -> bytes:
 def _with_request_id(request: UpstreamRequest, call_id: UUID) -> UpstreamRequest:
     """The provider's logs can be matched with ours."""
     headers = (*request.headers, ("X-Request-ID", str(call_id)))
-    return UpstreamRequest(request.url, headers, request.body, request.method)
+    return replace(request, headers=headers)

@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from proxy.provider import UpstreamRequest
+from proxy.sandbox_sound import is_transcription, play_transcript
 from proxy.sse import encode_event
 from proxy.tokens import count_tokens
 from proxy.transport import Exchange, Transport
@@ -45,10 +46,17 @@ class SandboxTransport:
     @asynccontextmanager
     async def open_exchange(self, request: UpstreamRequest) -> AsyncIterator[Exchange]:
         if request.url.startswith(SCHEME):
-            yield SandboxExchange(play(request.body))
+            yield _open_played(request)
         else:
             async with self.network.open_exchange(request) as exchange:
                 yield exchange
+
+
+def _open_played(request: UpstreamRequest) -> SandboxExchange:
+    if not is_transcription(request):
+        return SandboxExchange(play(request.body))
+    played = play_transcript(request)
+    return SandboxExchange(played.pieces, headers={"content-type": played.media_type})
 
 
 def play(body: bytes) -> Iterator[bytes]:

@@ -19,12 +19,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib.machinery import PathFinder
+from math import ceil
 from types import ModuleType
 from typing import Any, Literal, Protocol, cast
 
 import msgspec
 
-from proxy.chat import Audio, ChatRequest, Document, Image, Message, ProviderItem, Reasoning, Refusal, Text
+from proxy.chat import Attached, Audio, ChatRequest, Document, Image, Message, ProviderItem, Reasoning, Refusal, Text
 
 EncodingName = Literal["o200k_base", "cl100k_base"]
 
@@ -42,6 +43,12 @@ https://developers.openai.com/api/docs/pricing.
 """
 TOKENS_PER_MADE_IMAGE = 1290
 """Of an image that a model made: https://ai.google.dev/gemini-api/docs/image-generation."""
+TOKENS_PER_FRAME = 265
+DEFAULT_FRAMES_PER_SECOND = 1.0
+"""Of a video, as Google has it (https://ai.google.dev/gemini-api/docs/video-understanding): 258 for a picture and 7 for
+the time at which it is seen, about 300 for a second with its sound. From generation 3 on pictures take 70
+(https://ai.google.dev/gemini-api/docs/media-resolution).
+"""
 DOCUMENT_BYTES_PER_TOKEN = 10
 TEXT_BYTES_PER_TOKEN = 3
 SEALED_BYTES_PER_TOKEN = 4
@@ -75,6 +82,7 @@ class Tokenizer:
     """The same as `percent` for the JSON of functions, which some providers write down shorter."""
     per_image: int = TOKENS_PER_IMAGE
     audio_per_second: int = 32
+    per_frame: int = TOKENS_PER_FRAME
 
     def count(self, text: str) -> int:
         """Tokens of the encoding; sum them up before `estimate`, for short pieces would all be rounded up."""
@@ -99,6 +107,7 @@ _FAMILIES: tuple[tuple[str, Mapping[str, Any]], ...] = (
     (r"claude-\w+-4[-.][56]", {"with_tools": 500}),
     (r"claude-(\w+-4[-.][7-9]|[a-z]+-[5-9])", {"percent": 151, "with_tools": 680, "per_image": 4800}),
     (r"(gemini|gemma)", {"percent": 103, "per_message": 0, "per_request": 1, "with_tools": 0, "per_image": 1600}),
+    (r"gemini-3", {"per_frame": 77}),
     (r"grok", {"percent": 102, "per_request": 1, "with_tools": 140, "per_image": 1792}),
     (r"grok-([4-9]|code)", {"per_request": 190}),
     (r"grok-4(-0709|-latest)?$", {"per_request": 680}),
@@ -244,11 +253,21 @@ def _part_tokens(part: object, tokenizer: Tokenizer) -> int:
         case Audio():
             per_second = SOUND_BYTES_PER_SECOND.get(part.format, COMPRESSED_BYTES_PER_SECOND)
             return (_size_bytes(part.data) // per_second + 1) * tokenizer.audio_per_second
+        case Attached():
+            return attached_tokens(part, tokenizer.audio_per_second, tokenizer.per_frame)
         case Reasoning(encrypted=str(sealed)):
             return _sealed_tokens(sealed)
         case ProviderItem():
             return sum(_sealed_tokens(text) for text in _strings(part.item) if _is_opaque(text))
     return 0
+
+
+def attached_tokens(part: Attached, audio_per_second: int, per_frame: int = TOKENS_PER_FRAME) -> int:
+    """Of sound, and of a video's pictures, for the hold, and for the charge where the provider does not tell."""
+    pictures_per_second = 0.0
+    if part.media_type.startswith("video/"):
+        pictures_per_second = per_frame * (part.frames_per_second or DEFAULT_FRAMES_PER_SECOND)
+    return ceil(ceil(part.seconds) * (audio_per_second + pictures_per_second))
 
 
 def _document_tokens(document: Document, tokenizer: Tokenizer) -> int:

@@ -97,11 +97,11 @@ class NetworkTransport:
         is sent once more on a new one: https://www.rfc-editor.org/rfc/rfc9112#section-9.3.1 speaks of that race.
         """
         line = build_request_line(request)
-        exchange = NetworkExchange(line, request.body, self._deadlines)
+        exchange = NetworkExchange(line, request.body, self._deadlines, request.tail)
         exchange.is_watched = self._is_watched
         self._exchanges.add(exchange)
         try:
-            await self._start(exchange, line.origin)
+            await self._start(exchange, line.origin, may_reuse=request.is_repeatable)
             yield exchange
         finally:
             self._finish(exchange, line.origin)
@@ -130,9 +130,9 @@ class NetworkTransport:
         for wire in tuple(self._wires):
             self._drop(wire, reset=True)
 
-    async def _start(self, exchange: NetworkExchange, origin: Origin) -> None:
+    async def _start(self, exchange: NetworkExchange, origin: Origin, *, may_reuse: bool) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()  # or a kept connection would still send the request
-        exchange.wire = self._take_idle(origin)
+        exchange.wire = self._take_idle(origin) if may_reuse else None
         if exchange.wire is not None:
             try:
                 await exchange.begin()

@@ -51,6 +51,30 @@ class Wire:
         await self._send_raw(self._tls.take_outgoing())
         return len(piece)
 
+    def send_nowait(self, data: memoryview) -> int:
+        """Takes of the beginning of `data` what goes without waiting; says how much. TLS may have taken what the socket
+        has not: that is `has_unsent`, goes out first, and needs this to be called again, with nothing if need be.
+        """
+        tls = self._tls
+        if tls is None:
+            return _send_nowait(self._socket, data)
+        self._flush_nowait(tls)
+        if tls.unsent:
+            return 0
+        piece = data[:_PIECE_BYTES]
+        tls.write(piece)
+        tls.unsent = memoryview(tls.take_outgoing())
+        self._flush_nowait(tls)
+        return len(piece)
+
+    @property
+    def has_unsent(self) -> bool:
+        return self._tls is not None and len(self._tls.unsent) > 0
+
+    async def wait_room(self) -> None:
+        """Until send_nowait may send something."""
+        await trio.lowlevel.wait_writable(self._socket)
+
     def receive_nowait(self) -> bytes | None:
         """Everything that one read of the socket brings; None if nothing has come, b"" if the peer has ended."""
         tls = self._tls
@@ -112,6 +136,10 @@ class Wire:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._socket.close()
 
+    def _flush_nowait(self, tls: "_Tls") -> None:
+        if tls.unsent:
+            tls.unsent = tls.unsent[_send_nowait(self._socket, tls.unsent) :]
+
     async def _receive_raw(self) -> bytes:
         while (data := _read_nowait(self._socket)) is None:
             await trio.lowlevel.wait_readable(self._socket)
@@ -160,16 +188,26 @@ def _read_nowait(connected: socket.socket) -> bytes | None:
         return None
 
 
-class _Tls:
-    """The client's side of TLS between two buffers in memory, without I/O."""
+def _send_nowait(connected: socket.socket, data: memoryview) -> int:
+    try:
+        return connected.send(data)
+    except BlockingIOError:
+        return 0
 
-    __slots__ = ("_incoming", "_is_ended", "_object", "_outgoing")
+
+class _Tls:
+    """The client's side of TLS between two buffers in memory, without I/O. `unsent` is what the wire has still to send
+    of what it has taken from here.
+    """
+
+    __slots__ = ("_incoming", "_is_ended", "_object", "_outgoing", "unsent")
 
     def __init__(self, context: ssl.SSLContext, host: str) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         self._is_ended = False
+        self.unsent = memoryview(b"")
 
     @property
     def has_incoming(self) -> bool:

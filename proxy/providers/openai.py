@@ -5,15 +5,21 @@ used for models that the catalogue says need them (`api` is `responses`, or `bac
 for a search of the web, which chat completions only do with models named for it; for a summary of the reasoning; for
 tools that only they know; for images and documents that a tool found; and when a conversation brings back items that
 came from them.
+
+Recordings are written down by its audio API. What differs between its models there stands in the catalogue:
+`transcript_formats`, `streams_transcript`, `translates`, `diarizes`, `transcript_hints`, `transcript_logprobs`, and
+`billed_by_seconds`.
 """
 
 import re
 from dataclasses import replace
 
 from proxy.chat import ChatRequest, Document, Image, Message, Part, ProviderItem, Reasoning
-from proxy.dialects import openai_chat, openai_responses
+from proxy.dialects import openai_audio, openai_chat, openai_responses
+from proxy.dialects.openai_audio.quirks import read_quirks
 from proxy.dialects.openai_chat.quirks import openai_quirks
-from proxy.provider import MEBIBYTE, MediaLimits, Provider, ProviderCall, Target
+from proxy.provider import MEBIBYTE, MediaLimits, Provider, ProviderCall, Target, Transcriber
+from proxy.transcript import TranscriptRequest
 
 _RESPONSES = "openai-responses-v1"
 _REASONING_MODEL = re.compile(r"o\d|gpt-(?:[5-9]|\d\d)|codex|computer-use")
@@ -85,6 +91,11 @@ def _without_defaults(request: ChatRequest, *, reasons: bool) -> ChatRequest:
     return replace(request, parallel_tool_calls=None) if reasons and request.parallel_tool_calls else request
 
 
+def build_transcription(request: TranscriptRequest, target: Target) -> ProviderCall:
+    quirks = read_quirks(PROVIDER.code, PROVIDER.name, target.capabilities)
+    return openai_audio.build_call(request, target, quirks)
+
+
 PROVIDER = Provider(
     code="openai",
     name="OpenAI",
@@ -97,4 +108,10 @@ PROVIDER = Provider(
     ),
     build_call=build_call,
     build_background=openai_responses.build_background,
+    transcriber=Transcriber(
+        build_transcription,
+        openai_audio.MAX_BYTES,
+        openai_audio.TOKENS_PER_SECOND,
+        openai_audio.output_tokens_per_second,
+    ),
 )

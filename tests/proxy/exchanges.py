@@ -1,7 +1,7 @@
 """Recorded exchanges with providers, as values: those kept in this repository, and the many kept beside it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ class RecordedExchange:
     headers: dict[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     expect: dict[str, Any] = field(repr=False)
+    path: str = ""
+    parts: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    """Of a request that was a form: `name`, and `value` or what is known of a file."""
 
     @property
     def media_type(self) -> str:
@@ -48,4 +51,6 @@ def _read_exchanges(folder: Path, endpoint: str) -> Iterator[RecordedExchange]:
                 response["headers"],
                 response["body"].encode(),
                 recorded["expect"],
+                recorded["request"].get("path", ""),
+                tuple(recorded["request"].get("multipart", ())),
             )

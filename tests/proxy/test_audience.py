@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from proxy.audience import Nobody, RunningCall
+from proxy.audience import Nobody, RunningCall, Several
 from proxy.gateway import Gateway
 from proxy.ledger import Settlement
 from storage.credits import BalanceTooLow
@@ -77,3 +77,15 @@ async def test_a_charge_that_could_not_be_booked_is_told_as_it_will_be() -> None
 async def test_nobody_hears_nothing() -> None:
     async with open_bench(openai_stream(WORDS)) as bench:
         assert isinstance(bench.gateway.audience, Nobody)
+
+
+async def test_several_hear_the_same() -> None:
+    async with open_bench(openai_stream(WORDS, usage=(1000, 500))) as bench:
+        listeners = [Listener(), Listener()]
+        gateway = replace(bench.gateway, audience=Several(listeners))
+        async with gateway.open_chat(USER, replace(REQUEST, idempotency_key="mine")) as chat:
+            await read_all(chat)
+        for listener in listeners:
+            assert listener.started == [chat]
+            assert listener.ended == [(chat, bench.settlement)]
+            assert listener.started[0].idempotency_key == "mine"

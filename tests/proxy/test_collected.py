@@ -23,6 +23,7 @@ from proxy.events import (
     ToolCallDelta,
     Usage,
 )
+from proxy.transcript import TranscriptFacts, TranscriptSegment, TranscriptWord
 
 
 def collect(*batches: list[ChatEvent]) -> Collected:
@@ -140,3 +141,11 @@ def test_an_answer_does_not_show_in_a_repr() -> None:
     ]
     collected = collect(events)
     assert "secret" not in repr([collected, *collected.reasoning_blocks])
+
+
+def test_a_transcript_is_kept_with_all_that_it_has() -> None:
+    collected = Collected()
+    segment, word = TranscriptSegment({"text": " Hi"}), TranscriptWord({"word": "Hi"})
+    facts = TranscriptFacts("english", 1.5)
+    collected.add([TextDelta(" Hi"), segment, word, TextDelta("."), facts, Finished("stop")])
+    assert (collected.text, collected.segments, collected.words, collected.facts) == (" Hi.", [segment], [word], facts)

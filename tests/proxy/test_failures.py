@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import Phase, RequestNotSendable, UpstreamBroken, UpstreamError, UpstreamTimedOut, UpstreamUnreachable
+from proxy.breaker import counts_against
+from proxy.errors import (
+    FileNotReady,
+    FileUnreadable,
+    Phase,
+    RequestNotSendable,
+    UpstreamBroken,
+    UpstreamError,
+    UpstreamTimedOut,
+    UpstreamUnreachable,
+)
 from proxy.events import Failed
 from proxy.failures import classify, failed_here, failed_status, failed_upstream, is_transient, may_be_the_key
 
@@ -109,6 +119,15 @@ def test_a_broken_connection_is_a_network_error_and_names_no_host(kind: type[Ups
     assert "10.1.2.3" not in failed.message
 
 
+def test_a_file_that_cannot_be_used_is_told_and_does_not_speak_against_the_provider() -> None:
+    """Else one client with strange files could close a model to all others."""
+    for error, code in ((FileNotReady("10.1.2.3"), "external_service_error"), (FileUnreadable("f"), "bad_request")):
+        failed = failed_upstream("x", error)
+        assert failed.code == code
+        assert "the file" in failed.message
+        assert not counts_against(failed)
+
+
 def test_a_failure_of_ours_has_no_status() -> None:
     assert failed_here("x", "parsing_error", "what?") == Failed("parsing_error", "what?", "x", 0)
 
@@ -146,6 +165,8 @@ def test_how_far_a_prompt_is_too_long_is_read_from_the_message(
         (failed_upstream("x", UpstreamBroken("")), True, False),
         (failed_upstream("x", UpstreamTimedOut("", "idle")), True, False),
         (failed_upstream("x", RequestNotSendable("")), False, False),
+        (failed_upstream("x", FileNotReady("")), False, False),
+        (failed_upstream("x", FileUnreadable("")), False, False),
         (failed_status("x", 400, "", ""), False, False),
         (failed_status("x", 404, "", ""), False, False),
         (failed_status("x", 400, "too many tokens", ""), False, False),

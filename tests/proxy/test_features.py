@@ -7,6 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from proxy.chat import (
+    Attached,
     Audio,
     ChatRequest,
     Document,
@@ -23,6 +24,7 @@ from proxy.chat import (
 )
 from proxy.errors import RequestNotSupported
 from proxy.features import Feature, check_features, used_features
+from tests.proxy.file_calls import make_file
 
 PLAIN = ChatRequest("m", (Message("user", (Text("Hello"),)),), max_output_tokens=5, task_type="x", end_user="u")
 
@@ -56,6 +58,7 @@ PARTS: dict[Feature, Part] = {
     "images": Image("image/png", ""),
     "documents": Document("application/pdf", ""),
     "input_audio": Audio("wav", ""),
+    "attached": Attached("video/mp4", make_file(5), 1),
 }
 
 MEMBERS: dict[Feature, str] = {
@@ -68,6 +71,7 @@ MEMBERS: dict[Feature, str] = {
     "images": "those of messages[1]",
     "documents": "those of messages[1]",
     "input_audio": "those of messages[1]",
+    "attached": "those of messages[1]",
 }
 
 

@@ -21,6 +21,7 @@ from proxy.events import (
 )
 from proxy.meter import Meter
 from proxy.tokens import TOKENS_PER_MADE_IMAGE, count_tokens, find_tokenizer
+from proxy.transcript import TranscriptSegment
 
 FAILED = Failed("network_error", "cut", "openai")
 REPORTED = Usage(input_tokens=7, cache_read_tokens=3, output_tokens=5)
@@ -250,3 +251,47 @@ def test_pieces_are_counted_as_the_model_does_and_rounded_once() -> None:
     meter.note_accepted()
     meter.note_passed_on([TextDelta("Hello"), ReasoningDelta("Hello")] * 100)
     assert meter.usage == Usage(100, output_tokens=116, reasoning_tokens=116)
+
+
+SEGMENT = {"text": " Thanks for calling.", "speaker": "A", "start": 1.0, "end": 2.5}
+
+
+def segment_tokens(*events: ChatEvent) -> int:
+    meter = build_meter()
+    meter.note_accepted()
+    meter.note_passed_on(list(events))
+    return meter.usage.output_tokens
+
+
+def test_a_segment_with_its_text_counts_by_how_long_somebody_speaks() -> None:
+    assert segment_tokens(TextDelta(" Thanks for calling."), TranscriptSegment(SEGMENT)) == round(1.5 * 45)
+
+
+def test_a_segment_without_a_speaker_costs_no_more_than_its_text() -> None:
+    plain = {name: value for name, value in SEGMENT.items() if name != "speaker"}
+    said = count_tokens(" Thanks for calling.")
+    assert segment_tokens(TextDelta(" Thanks for calling."), TranscriptSegment(plain)) == said
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"start": 2.5, "end": 1.0},
+        {"start": 0, "end": 1e300},
+        {"start": "0", "end": 1},
+        {"start": 0, "end": "1"},
+        {"start": 0, "end": 10**400},
+        {"start": None, "end": None},
+    ],
+)
+def test_times_that_cannot_be_count_nothing(times: dict[str, object]) -> None:
+    assert segment_tokens(TranscriptSegment({**SEGMENT, **times})) == 0
+
+
+def test_a_segment_is_not_counted_beside_what_the_provider_reports() -> None:
+    meter = build_meter()
+    meter.note_accepted()
+    meter.note_passed_on([TextDelta("Hi"), TranscriptSegment(SEGMENT)])
+    meter.note_read([REPORTED, Finished("stop")])
+    assert meter.usage == REPORTED
+    assert not meter.is_provisional

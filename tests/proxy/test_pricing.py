@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat import Audio, ChatRequest, Message, Text, Tool, WebSearch
+from proxy.chat import Attached, Audio, ChatRequest, Message, Text, Tool, WebSearch
 from proxy.errors import ModelNotPriced, RequestNotSupported, UsageOutOfBounds
 from proxy.events import Usage
 from proxy.pricing import (
@@ -26,6 +26,7 @@ from proxy.pricing import (
     read_price,
     worst_cost_usd,
 )
+from tests.proxy.file_calls import make_file
 
 ANTHROPIC = {
     "input_per_million": 3,
@@ -195,6 +196,7 @@ def test_the_dearer_buckets_are_those_that_a_request_asks_for() -> None:
     hour: dict[str, object] = {"type": "ephemeral", "ttl": "1h"}
     marked = Message("user", (Text("Hello", cache_control=hour),))
     spoken = Message("user", (Audio("wav", "AAAA"),))
+    attached = Message("user", (Attached("video/mp4", make_file(5), 1),))
     assert find_extras(HELLO) == frozenset()
     assert find_extras(replace(HELLO, cache_control={"type": "ephemeral", "ttl": "5m"})) == frozenset()
     for request in (
@@ -203,7 +205,8 @@ def test_the_dearer_buckets_are_those_that_a_request_asks_for() -> None:
         replace(HELLO, messages=(marked,)),
     ):
         assert find_extras(request) == {"cache_write_1h_tokens"}
-    assert find_extras(replace(HELLO, messages=(spoken,))) == {"input_audio_tokens"}
+    for message in (spoken, attached):
+        assert find_extras(replace(HELLO, messages=(message,))) == {"input_audio_tokens"}
     assert find_extras(replace(HELLO, modalities=("image", "audio"))) == {"output_image_tokens", "output_audio_tokens"}
 
 

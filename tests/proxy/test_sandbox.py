@@ -12,9 +12,11 @@ from trio.testing import MockClock
 from proxy.collected import Collected
 from proxy.dialects.openai_chat.answer import open_reader
 from proxy.events import ChatEvent, Finished, Usage
+from proxy.media_file import BodyTail
 from proxy.provider import UpstreamRequest
 from proxy.sandbox import SECONDS_PER_WORD, SandboxExchange, SandboxTransport, play
 from proxy.transport import Exchange
+from tests.sounds import FileInMemory
 
 
 def answer(*messages: Any, **rest: object) -> list[ChatEvent]:
@@ -90,3 +92,10 @@ async def test_it_leaves_every_other_address_to_the_network() -> None:
     async with SandboxTransport(network).open_exchange(request) as exchange:
         assert await exchange.receive_all(1000) == b"from the network"
     assert network.requests == [request]
+
+
+async def test_it_answers_a_recording(autojump_clock: MockClock) -> None:
+    request = UpstreamRequest("sandbox://local/audio/transcriptions", (), b"", tail=BodyTail(FileInMemory(b"123"), b""))
+    async with SandboxTransport(ElsewhereTransport()).open_exchange(request) as exchange:
+        assert exchange.headers["content-type"] == "application/json"
+        assert "3 bytes of sound" in json.loads(await exchange.receive_all(1000))["text"]

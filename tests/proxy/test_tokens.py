@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.chat import (
+    Attached,
     Audio,
     ChatRequest,
     Document,
@@ -39,6 +40,7 @@ from proxy.tokens import (
     search_tokens,
     spoken_tokens,
 )
+from tests.proxy.file_calls import make_file
 
 o200k = get_encoding("o200k_base")
 cl100k = get_encoding("cl100k_base")
@@ -219,6 +221,25 @@ def test_sound_counts_by_the_seconds_that_it_may_last(format_: str, seconds: int
     request = ChatRequest("m/x", (sound,))
     assert media_tokens(request) == pytest.approx((seconds + 1) * 32, abs=32)
     assert media_tokens(request, find_tokenizer("gpt-audio")) == pytest.approx((seconds + 1) * 10, abs=10)
+
+
+@pytest.mark.parametrize(
+    ("media_type", "rate", "model", "tokens"),
+    [
+        ("audio/mp4", None, "gemini-2.5-pro", 8 * 32),
+        ("audio/mp4", 9, "gpt-4o", 8 * 10),
+        ("video/mp4", None, "gemini-2.5-pro", 8 * (32 + 265)),
+        ("video/mp4", 2, "gemini-2.5-pro", 8 * (32 + 2 * 265)),
+        ("video/mp4", 0.1, "gemini-3-flash-preview", 318),  # 8 seconds of 32 and 7.7
+        ("video/mp4", 20, "gemini-3.8-flash", 8 * (32 + 20 * 77)),
+        ("video/mp4", None, "gemini-4-argon", 8 * (32 + 265)),
+    ],
+)
+def test_a_file_counts_by_its_seconds_and_a_video_by_its_pictures(
+    media_type: str, rate: float | None, model: str, tokens: int
+) -> None:
+    film = user(Attached(media_type, make_file(5), 7.1, rate))
+    assert media_tokens(ChatRequest("m/x", (film,)), find_tokenizer(model)) == tokens
 
 
 def test_a_spoken_answer_has_twenty_tokens_a_second() -> None:

@@ -175,3 +175,33 @@ async def test_what_was_agreed_on_above_tls_is_known() -> None:
 
     async with open_wire_to(be_silent) as plain, open_wire_to(shake_hands, build_client_tls("h2")) as wire:
         assert (plain.protocol, wire.protocol) == (None, "h2")
+
+
+@pytest.mark.parametrize("is_secure", [False, True])
+async def test_what_goes_without_waiting_comes_whole_and_in_order(
+    is_secure: bool, tls_contexts: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    """Also when the socket is full in the middle of a record: what TLS has taken goes out first."""
+    is_full = trio.Event()
+    received = bytearray()
+
+    async def read_late(tcp: trio.SocketStream) -> None:
+        stream: trio.abc.Stream = trio.SSLStream(tcp, tls_contexts[0], server_side=True) if is_secure else tcp
+        received.extend(await stream.receive_some(1))
+        await is_full.wait()
+        while data := await stream.receive_some():
+            received.extend(data)
+
+    async with open_wire_to(read_late, tls_contexts[1] if is_secure else None) as wire:
+        sent = bytearray()
+        while taken := wire.send_nowait(memoryview(piece := len(sent).to_bytes(4, "big") * 16 * 1024)):
+            sent += piece[:taken]
+        assert wire.has_unsent == is_secure
+        is_full.set()
+        while wire.has_unsent:
+            await wire.wait_room()
+            wire.send_nowait(memoryview(b""))
+        with trio.fail_after(5):
+            while len(received) < len(sent):
+                await trio.lowlevel.checkpoint()
+        assert received == sent

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from proxy.chat import ChatRequest, ProviderTool, ResponseFormat, Tool, ToolChoice, WebSearch
+from proxy.dialects.gemini.attached import check_attached, find_attached, goes_inline, put_file
 from proxy.dialects.gemini.contents import build_contents, build_instructions
 from proxy.dialects.gemini.models import FIRST_THINKING, FIRST_WITH_LEVELS, build_thinking, generation
 from proxy.errors import RequestNotSupported
@@ -29,6 +30,7 @@ _TAKES: frozenset[Feature] = frozenset(
         "response_format",
         "web_search",
         "input_audio",
+        "attached",
         "images",
         "documents",
         "image_output",
@@ -61,7 +63,10 @@ _SPOKEN_FORMATS = {None, "pcm16", "pcm"}
 
 
 def build_request(request: ChatRequest, target: Target, provider: str) -> UpstreamRequest:
-    """Always streamed. The key goes into a header, for URLs end up in logs. Raises RequestNotSupported."""
+    """Always streamed. The key goes into a header, for URLs end up in logs. Raises RequestNotSupported.
+
+    A file that has to be uploaded first is still missing in it: see files.py.
+    """
     check(request, target, provider)
     headers = (
         ("x-goog-api-key", target.api_key),
@@ -71,12 +76,16 @@ def build_request(request: ChatRequest, target: Target, provider: str) -> Upstre
     model = target.provider_model
     path = model if "/" in model else f"models/{model}"
     url = f"{target.base_url.rstrip('/')}/{path}:streamGenerateContent?alt=sse"
-    return UpstreamRequest(url, headers, msgspec.json.encode(build_body(request, target)))
+    built = UpstreamRequest(url, headers, msgspec.json.encode(build_body(request, target)))
+    attached = find_attached(request)
+    return put_file(built, attached) if attached is not None and goes_inline(attached) else built
 
 
 def check(request: ChatRequest, target: Target, provider: str) -> None:
     """Raises RequestNotSupported, naming the field."""
     generation_ = generation(target.provider_model)
+    if (attached := find_attached(request)) is not None:
+        check_attached(attached, target)
     check_features(request, _TAKES | _THINKING if generation_ >= FIRST_THINKING else _TAKES, provider)
     if generation_ < FIRST_WITH_LEVELS and request.tools and (request.web_search or request.provider_tools):
         # https://ai.google.dev/gemini-api/docs/tool-combination

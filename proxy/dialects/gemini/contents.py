@@ -9,6 +9,7 @@ import msgspec
 
 from proxy.answer import NOT_JSON
 from proxy.chat import (
+    Attached,
     Audio,
     ChatRequest,
     Document,
@@ -21,6 +22,7 @@ from proxy.chat import (
     Text,
     ToolCall,
 )
+from proxy.dialects.gemini.attached import build_attached
 from proxy.dialects.gemini.models import FIRST_WITH_LEVELS, generation
 from proxy.errors import RequestNotSupported
 
@@ -205,6 +207,8 @@ def _build_part(part: Part, where: str) -> dict[str, Any] | None:
     match part:
         case Image() | Document() | Audio():
             return _build_media(part, where)
+        case Attached():
+            return build_attached(part)
         case Reasoning():
             return _build_thought(part)
         case ProviderItem(format_, item):

@@ -6,10 +6,24 @@ from typing import Any
 
 import pytest
 
-from proxy.chat import ChatRequest, Image, Message, ProviderItem, ProviderTool, Reasoning, Sampling, Text, WebSearch
+from proxy.chat import (
+    Attached,
+    ChatRequest,
+    Image,
+    Message,
+    ProviderItem,
+    ProviderTool,
+    Reasoning,
+    Sampling,
+    Text,
+    WebSearch,
+)
 from proxy.errors import RequestNotSupported
 from proxy.provider import Target
 from proxy.providers.openai import PROVIDER, is_reasoning
+from proxy.transcript import TranscriptRequest
+from tests.proxy.forms import read_form
+from tests.sounds import SILENCE
 
 REQUEST = ChatRequest("x", (Message("user", (Text("Hi"),)),), 50, Sampling(temperature=0.5, top_p=0.9))
 PLAIN = replace(REQUEST, sampling=Sampling())
@@ -129,3 +143,13 @@ def test_it_lives_where_openai_says() -> None:
     to = Target(PROVIDER.default_base_url, "sk-1", "gpt-4o")
     assert PROVIDER.build_call(REQUEST, to).request.url == "https://api.openai.com/v1/chat/completions"
     assert PROVIDER.needs_key
+
+
+def test_a_recording_goes_to_the_audio_api_as_the_catalogue_says_of_its_model() -> None:
+    request = TranscriptRequest("openai/x", Attached("audio/mpeg", SILENCE, 2.0), format="srt")
+    assert PROVIDER.transcriber is not None
+    with pytest.raises(RequestNotSupported, match=r"^response_format"):
+        PROVIDER.transcriber.build_call(request, target("x"))
+    built = PROVIDER.transcriber.build_call(request, target("x", transcript_formats=["srt"])).request
+    assert built.url == "https://api.test/v1/audio/transcriptions"
+    assert read_form(built)[1].value == b"srt"

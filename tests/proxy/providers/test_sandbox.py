@@ -2,10 +2,13 @@
 
 import json
 
-from proxy.chat import ChatRequest, Message, Sampling, Text, WebSearch
+from proxy.chat import Attached, ChatRequest, Message, Sampling, Text, WebSearch
 from proxy.provider import Target
 from proxy.providers.sandbox import PROVIDER
 from proxy.sandbox import SCHEME
+from proxy.transcript import KnownSpeaker, TranscriptRequest
+from tests.proxy.forms import read_form
+from tests.sounds import SILENCE
 
 REQUEST = ChatRequest("x", (Message("user", (Text("Hi"),)),), 5, Sampling(temperature=0.5))
 
@@ -29,3 +32,13 @@ def test_it_takes_whatever_a_client_may_ask_of_a_real_one() -> None:
 
 def test_it_says_that_it_is_no_model() -> None:
     assert "not a model" in PROVIDER.name
+
+
+def test_it_writes_down_what_it_hears_in_openais_dialect() -> None:
+    audio = Attached("audio/webm", SILENCE, 2.0)
+    speakers = (KnownSpeaker("Ann", "data:audio/wav;base64,UklGRg=="),)
+    request = TranscriptRequest("x", audio, format="diarized_json", prompt="Names", keywords=("a",), speakers=speakers)
+    assert PROVIDER.transcriber is not None
+    built = PROVIDER.transcriber.build_call(request, Target(PROVIDER.default_base_url, "", "transcribe")).request
+    assert built.url == "sandbox://local/audio/transcriptions"
+    assert read_form(built)[-1].size_bytes == SILENCE.size_bytes

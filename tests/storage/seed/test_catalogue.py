@@ -21,6 +21,7 @@ OURS = read_seed()
 MODELS = {model.id: model for model in OURS.models}
 TASKS = {task.key: task for task in OURS.tasks}
 CHATTING = sorted(model.id for model in OURS.models if model.model_type != "transcription")
+SANDBOX = {"sandbox/echo", "sandbox/transcribe"}
 
 PRICING_KEYS = {
     *("input_per_million", "output_per_million", "cached_input_per_million", "cache_read_per_million"),
@@ -93,7 +94,7 @@ def test_the_windows_of_models_that_chat_are_known_and_hold_their_answers(model_
     assert MODELS[model_id].context_window >= MODELS[model_id].max_output_tokens > 0
 
 
-@pytest.mark.parametrize("model_id", sorted(set(MODELS) - {"sandbox/echo"}))
+@pytest.mark.parametrize("model_id", sorted(set(MODELS) - SANDBOX))
 def test_every_price_says_where_it_is_from_and_of_which_day(model_id: str) -> None:
     model = MODELS[model_id]
     assert model.price_source is not None
@@ -173,10 +174,24 @@ def test_models_whose_cache_is_written_for_money_take_marks_for_it() -> None:
 
 def test_what_transcribes_does_not_chat() -> None:
     transcribing = set(MODELS) - set(CHATTING)
-    assert transcribing == {model_id for model_id in MODELS if "transcribe" in model_id}
+    assert transcribing == {model_id for model_id in MODELS if "transcribe" in model_id or "whisper" in model_id}
     for model_id in transcribing:
         assert MODELS[model_id].capabilities["transcription"] is True
         assert "chat" not in MODELS[model_id].capabilities
+
+
+def test_what_is_billed_by_the_second_costs_what_its_provider_asks_for_a_minute() -> None:
+    """Ten tokens stand for a second, and nothing else costs anything."""
+    minutes = {}
+    for model_id, model in MODELS.items():
+        if model.capabilities.get("billed_by_seconds"):
+            price = read_price(model.pricing)
+            minutes[model_id] = cost_usd(price, Usage(input_tokens=600, output_tokens=1000))
+    assert minutes == {
+        "openai/whisper-1": Decimal("0.006"),
+        "openai/gpt-transcribe": Decimal("0.0045"),
+        "sandbox/transcribe": Decimal("0.006"),
+    }
 
 
 def test_every_task_that_clients_ask_for_is_there() -> None:
