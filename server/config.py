@@ -59,6 +59,11 @@ class Config:
     token_days: float
     database_connections: int
     max_body_bytes: int
+    upload_folder: Path
+    max_audio_bytes: int
+    max_video_bytes: int
+    max_uploads_bytes: int
+    upload_seconds: float
     keep_alive_seconds: float
     write_deadline_seconds: float
     hold_lease_seconds: int
@@ -108,6 +113,11 @@ def read_config(environment: Mapping[str, str], providers: Mapping[str, Provider
         token_days=settings.read("JWT_ACCESS_TOKEN_DURATION_DAYS", 1.0, read_positive),
         database_connections=settings.read("DATABASE_CONNECTIONS", 20, read_count),
         max_body_bytes=settings.read("MAX_BODY_BYTES", 128 * MEBIBYTE, read_count),
+        upload_folder=settings.read("UPLOAD_DIR", Path(tempfile.gettempdir()), _read_folder),
+        max_audio_bytes=settings.read("MAX_AUDIO_BYTES", 100 * MEBIBYTE, read_count),
+        max_video_bytes=settings.read("MAX_VIDEO_BYTES", 100 * MEBIBYTE, read_count),
+        max_uploads_bytes=settings.read("MAX_UPLOADS_BYTES", 8192 * MEBIBYTE, read_count),
+        upload_seconds=settings.read("UPLOAD_SECONDS", 1800.0, read_positive),
         keep_alive_seconds=settings.read("KEEP_ALIVE_SECONDS", 15.0, read_positive),
         write_deadline_seconds=settings.read("WRITE_DEADLINE_SECONDS", 30.0, read_positive),
         hold_lease_seconds=settings.read("HOLD_LEASE_SECONDS", 60, read_count),
@@ -209,6 +219,12 @@ def _read_environment(text: str) -> Environment:
         case "development" | "production":
             return text
     raise ValueError("it must be development or production")
+
+
+def _read_folder(text: str) -> Path:
+    if not (os.path.isdir(text) and os.access(text, os.W_OK | os.X_OK)):  # noqa: PTH112 # says no where a Path raises
+        raise ValueError("it must be a folder that is there and may be written to")
+    return Path(text)
 
 
 def _default_journal_folder(environment: Mapping[str, str]) -> Path:

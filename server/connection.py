@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from quart import Quart, current_app, request
-from quart.wrappers import Request, Response
+from quart.wrappers import Response
 from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.wrappers import Response as WerkzeugResponse
 
@@ -32,6 +32,7 @@ from server.edge import (
     find_path,
     read_arrival,
 )
+from server.request_body import Request, RequestBody
 
 MAX_LOGGED_PATH = 200
 LEFT = "left"
@@ -79,12 +80,27 @@ class Connection(TrioASGIHTTPConnection):
         finally:
             end(self._edge, self.scope["method"], self.scope["path"], self._status, began)
 
+    async def handle_messages(  # type: ignore[override] # as Quart-Trio itself has it
+        self, nursery: trio.Nursery, request: Request, receive: ASGIReceiveCallable
+    ) -> None:
+        """Take in the body as it finds room, and hear the client leave. What is never read hides that until the
+        answer begins.
+        """
+        body = cast(RequestBody, request.body)
+        while (message := await receive())["type"] == "http.request":
+            body.append(message["body"])
+            if not message["more_body"]:
+                body.set_complete()
+            await body.wait_room()
+        nursery.cancel_scope.cancel()
+
     async def handle_request(  # type: ignore[override] # as Quart-Trio itself has it
         self, nursery: trio.Nursery, request: Request, send: ASGISendCallable
     ) -> None:
         async with AsyncExitStack() as stack:
             cast(dict[str, object], self.scope)[_RESOURCES] = stack
             response = await self.app.handle_request(request)
+            cast(RequestBody, request.body).discard()
             await self._send_response(send, response)
         nursery.cancel_scope.cancel()
 
@@ -109,6 +125,7 @@ def use_edge(app: Quart, edge: Edge) -> None:
     """Let every request of the app come in by it."""
     app.extensions[_EDGE] = edge
     app.asgi_http_class = Connection
+    app.request_class = Request
 
 
 def edge() -> Edge:

@@ -127,6 +127,22 @@ class BodyTooLarge(ServerError):
     """More bytes than this server takes."""
 
 
+class RequestCancelled(ServerError):
+    """The caller has called it off by another request, and pays for what it had used until then."""
+
+
+class UploadTooSlow(ServerError):
+    """The client has not sent its file in time."""
+
+
+class UploadsUnavailable(ServerError):
+    """There is no room for a file right now: the disk is full, or files of others take what they may have together."""
+
+
+class MediaUnreadable(ServerError):
+    """A file that holds no sound or video that this server can read. The message says what it takes."""
+
+
 class ProviderFailed(ServerError):
     """The provider failed before the client was answered."""
 
@@ -185,7 +201,13 @@ _TABLE: Mapping[type[Exception], _Kind] = {
     DeviceInvalid: _Kind(400, "bad_request", "Bad request"),
     ConsentRequired: _Kind(403, "consent_required", "Consent required"),
     VersionConflict: _Kind(409, "conflict", "Conflict"),
+    RequestCancelled: _Kind(409, "request_cancelled", "Request cancelled"),
     BodyTooLarge: _Kind(413, "payload_too_large", "Payload too large"),
+    UploadTooSlow: _Kind(408, "timeout_error", "Request timeout"),
+    UploadsUnavailable: _Kind(
+        503, "internal_error", "Uploads unavailable", 30, "there is no room for the file right now; try again soon"
+    ),
+    MediaUnreadable: _Kind(400, "validation_error", "Validation error"),
     proxy_errors.ModelUnknown: _Kind(404, "not_found", "Not found", reason="model_not_found"),
     proxy_errors.ModelNotPriced: _Kind(503, "configuration_error", "Configuration error"),
     proxy_errors.ProviderNotConfigured: _Kind(503, "configuration_error", "Configuration error"),
@@ -212,6 +234,12 @@ _TABLE: Mapping[type[Exception], _Kind] = {
     storage_errors.RedisUnavailable: _STORES_AWAY,
 }
 
+CANCELLED = "the request was cancelled by its user"
+
+_NEVER_AGAIN = {"X-Should-Retry": "false"}
+"""OpenAI's libraries send what was answered with a 409 once more, unless this is there:
+https://github.com/openai/openai-python/blob/main/src/openai/_base_client.py (`_should_retry`).
+"""
 _UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
 """https://www.rfc-editor.org/rfc/rfc9110#section-15.5.22 and https://www.rfc-editor.org/rfc/rfc6455#section-4.4."""
 
@@ -323,6 +351,8 @@ def _problem_headers(error: Exception, kind: _Kind) -> dict[str, str]:
         return {"Retry-After": str(error.retry_after_seconds), **limit_headers(error.verdict)}
     if isinstance(error, UpgradeRequired):
         return dict(_UPGRADE)
+    if isinstance(error, RequestCancelled):
+        return dict(_NEVER_AGAIN)
     return {} if kind.retry_after_seconds is None else {"Retry-After": str(kind.retry_after_seconds)}
 
 

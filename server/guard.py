@@ -9,6 +9,7 @@ from quart import Response, current_app, g, request
 from server.auth.callers import SAFE_METHODS, Caller
 from server.circumstances import circumstances
 from server.errors import BodyTooLarge, NotAllowed, limit_headers
+from server.request_body import RequestBody
 from server.services import services
 from storage.rate_limits import Verdict
 
@@ -24,7 +25,7 @@ class Access:
     """`budget` is a name of `server.budgets.Budgets`; None on a public route means that nothing is counted, on a
     guarded one that the method decides. What is for people is for no API key: who got hold of one must not buy with
     its owner's card, learn who that is, or loosen what holds the key back. A route that takes more than a small body
-    says so.
+    says so; one that takes an upload reads it in pieces and bounds it: server/uploads/form.py.
     """
 
     is_public: bool = False
@@ -32,6 +33,7 @@ class Access:
     is_admin: bool = False
     is_for_people: bool = False
     takes_large_body: bool = False
+    takes_upload: bool = False
 
 
 GUARDED = Access()
@@ -66,19 +68,19 @@ async def guard() -> None:
         await _count(rules.budget)
     else:
         await _find_caller(rules)
-    if not rules.takes_large_body:
-        keep_body_small()
+    most = services().config.max_body_bytes
+    if rules.takes_large_body:
+        cast(RequestBody, request.body).collect(most)
+    elif not rules.takes_upload:
+        keep_body_small(min(most, SMALL_BODY_BYTES))
 
 
-def keep_body_small() -> None:
-    """Quart gives a body its limit when a request begins, which is before its route is known. Here it gets a smaller
-    one; what says that it is larger, or has come meanwhile, is refused also by a route that reads no body.
-    """
-    body = request.body
-    most = min(SMALL_BODY_BYTES, body._max_content_length or SMALL_BODY_BYTES)
-    if (request.content_length or 0) > most or len(body._data) > most:
-        raise BodyTooLarge(f"at most {most} bytes here")
-    body._max_content_length = most
+def keep_body_small(most_bytes: int) -> None:
+    """What says that it is larger, or has come meanwhile, is refused also by a route that reads no body."""
+    body = cast(RequestBody, request.body)
+    if max(request.content_length or 0, body.waiting_bytes) > most_bytes:
+        raise BodyTooLarge(f"at most {most_bytes} bytes here")
+    body.collect(most_bytes)
 
 
 async def add_limit_headers(response: Response) -> Response:

@@ -7,6 +7,7 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import trio
+from h2.stream import StreamState
 from hypercorn.events import Closed, Event
 from hypercorn.protocol.events import Body, Data
 from hypercorn.protocol.events import Event as StreamEvent
@@ -64,6 +65,16 @@ class Http2(H2Protocol):
             await super().stream_send(event)
         if scope.cancelled_caught:
             await self._reset_stream(event.stream_id)
+
+    async def _send_data(self, stream_id: int) -> None:
+        """Tell a client that still sends that its answer is complete, or it would send a file to its end for nothing:
+        https://www.rfc-editor.org/rfc/rfc9113#section-8.1-10
+        """
+        await super()._send_data(stream_id)
+        stream = self.connection.streams.get(stream_id)
+        if stream is not None and stream.state_machine.state is StreamState.HALF_CLOSED_LOCAL:
+            self.connection.reset_stream(stream_id, h2.errors.ErrorCodes.NO_ERROR)
+            await self._flush()
 
     async def _reset_stream(self, stream_id: int) -> None:
         try:

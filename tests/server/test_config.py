@@ -83,6 +83,13 @@ def test_what_is_missing_is_told_all_at_once_with_an_example() -> None:
         ("DATABASE_URL", "postgresql://hunter2\udcff"),
         ("AUTH0_SERVER_CLIENT_SECRET", "hunter2\udcff"),
         ("MAX_BODY_BYTES", "128MB"),
+        ("UPLOAD_DIR", "/nowhere/hunter2"),
+        ("UPLOAD_DIR", "/dev/null"),
+        ("UPLOAD_DIR", "hunter2\0"),
+        ("UPLOAD_SECONDS", "0"),
+        ("MAX_AUDIO_BYTES", "-1"),
+        ("MAX_VIDEO_BYTES", "100 MiB"),
+        ("MAX_UPLOADS_BYTES", "0"),
         ("KEEP_ALIVE_SECONDS", "-1"),
         ("HOLD_LEASE_SECONDS", "x"),
         ("LOG_LEVEL", "TRACE"),
@@ -138,6 +145,11 @@ def test_every_setting_is_read() -> None:
         JWT_ACCESS_TOKEN_DURATION_DAYS="0.5",
         DATABASE_CONNECTIONS="7",
         MAX_BODY_BYTES="1000",
+        UPLOAD_DIR="/var",
+        MAX_AUDIO_BYTES="5",
+        MAX_VIDEO_BYTES="6",
+        MAX_UPLOADS_BYTES="7",
+        UPLOAD_SECONDS="8",
         KEEP_ALIVE_SECONDS="2.5",
         WRITE_DEADLINE_SECONDS="3",
         HOLD_LEASE_SECONDS="9",
@@ -159,6 +171,8 @@ def test_every_setting_is_read() -> None:
     assert not config.is_production
     assert config.jwt_previous_secret == "p" * 32
     assert (config.token_days, config.database_connections, config.max_body_bytes) == (0.5, 7, 1000)
+    assert (config.upload_folder, config.max_audio_bytes, config.max_video_bytes) == (Path("/var"), 5, 6)
+    assert (config.max_uploads_bytes, config.upload_seconds) == (7, 8)
     assert (config.keep_alive_seconds, config.write_deadline_seconds, config.hold_lease_seconds) == (2.5, 3, 9)
     assert (config.connect_seconds, config.first_byte_seconds, config.idle_seconds) == (1, 2, 4)
     assert (config.journal_folder, config.log_level) == (Path("/var/lib/cloche"), "DEBUG")

@@ -4,11 +4,13 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import h2.errors
 import h2.events
 import pytest
 import trio
 import trio.testing
 import trustme
+from hyperframe.frame import DataFrame
 
 from tests.server.fixes_client import (
     Http2Client,
@@ -71,9 +73,8 @@ async def upload_on(served: Served) -> tuple[str, bytes]:
         client = Http2Client(stream)
         refused = await client.start(b"/asgi/refuse", method="POST", ends=False)
         assert await client.read_answer(refused) == ("413", b"too large")
-        for _ in range(3):
-            client.protocol.send_data(refused, b"x" * 10_000)
-            await client.flush()
+        for _ in range(3):  # not by its protocol, which might have heard that it need not
+            await stream.send_all(DataFrame(refused, b"x" * 10_000).serialize())
         return await client.read_answer(await client.start(b"/hello/a"))
 
 
@@ -85,6 +86,29 @@ async def ask_for_bytes(served: Served) -> tuple[str, bytes]:
 
 async def test_an_http2_upload_goes_on_after_its_refusal(server: Served) -> None:
     assert await upload_on(server) == ("200", b"hello a")
+
+
+async def list_resets(client: Http2Client) -> list[tuple[int, int | None]]:
+    """Of what comes until the server answers a ping."""
+    client.protocol.ping(b"whatever")
+    await client.flush()
+    resets: list[tuple[int, int | None]] = []
+    with trio.fail_after(5):
+        while not isinstance(event := await client.next_event(), h2.events.PingAckReceived):
+            if isinstance(event, h2.events.StreamReset):
+                resets.append((event.stream_id, event.error_code))
+    return resets
+
+
+async def test_who_is_answered_while_it_uploads_is_told_to_stop(server: Served) -> None:
+    """https://www.rfc-editor.org/rfc/rfc9113#section-8.1-10"""
+    async with await connect(server) as stream:
+        client = Http2Client(stream)
+        refused = await client.start(b"/asgi/refuse", method="POST", ends=False)
+        await client.read_answer(refused)
+        assert await list_resets(client) == [(refused, h2.errors.ErrorCodes.NO_ERROR)]
+        assert await client.read_answer(await client.start(b"/hello/a")) == ("200", b"hello a")
+        assert await list_resets(client) == []
 
 
 async def test_a_path_that_is_no_text_is_refused(server: Served) -> None:

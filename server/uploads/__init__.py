@@ -1,0 +1,1 @@
+"""Files that clients send: received on disk, and looked at before anybody else sees them."""
