@@ -9,6 +9,7 @@ from functools import partial
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
+from proxy.audience import Several
 from proxy.gateway import Gateway
 from proxy.provider import load_providers
 from proxy.pump import Patience, Reach
@@ -40,12 +41,16 @@ from server.outage import Outage
 from server.presence import Presence
 from server.presence_sweep import PresenceSweep
 from server.push.push import open_push
+from server.relay.cancellations import Cancellations
 from server.relay.chat_watch import ChatWatch
+from server.relay.endless import make_endless
 from server.relay.relay import open_relay
 from server.relay.sign_in_check import SignInCheck
 from server.relay.watching import build_watching
+from server.running_calls import RunningCalls
 from server.services import Services
 from server.sockets import SocketHandler, Sockets
+from server.uploads.stored_file import Uploads
 from storage.accounts import Accounts
 from storage.api_keys import ApiKeys
 from storage.audit import AuditLog
@@ -169,9 +174,10 @@ async def open_services(config: Config) -> AsyncIterator[tuple[Services, list[Lo
             patience = Patience(config.first_token_seconds, config.total_seconds, config.retry_seconds)
             breakers = SharedBreakers(BreakerTable(redis))
             watched = WatchedUsers(redis)
-            chats = ChatWatch(watched)
+            chats, running_calls = ChatWatch(watched), RunningCalls()
+            audience = Several((chats, running_calls))
             reach = Reach(transport, breakers, patience)
-            gateway = Gateway(lambda: catalogue.models, config.upstreams, reach, credits_, journal, chats)
+            gateway = Gateway(lambda: catalogue.models, config.upstreams, reach, credits_, journal, audience)
             terms = TermsReader(Configuration(database), Terms(free_credits_usd=config.sign_in.signup_credits_usd))
             sign_in, callers = build_sign_in(config, database, redis, issuer, terms)
             billing = await stack.enter_async_context(
@@ -185,6 +191,7 @@ async def open_services(config: Config) -> AsyncIterator[tuple[Services, list[Lo
             relay = await stack.enter_async_context(
                 open_relay(config.redis_url, redis, build_presence, devices, check)
             )
+            cancellations = Cancellations(running_calls, relay.parts.bridge)
             watching = build_watching(
                 events=relay.events,
                 channels=relay.channels,
@@ -212,18 +219,21 @@ async def open_services(config: Config) -> AsyncIterator[tuple[Services, list[Lo
                 breakers=breakers,
                 consent_gate=build_consent_gate(database, config.consent_region, lambda: live.documents),
                 gateway=gateway,
+                running_calls=running_calls,
+                cancellations=cancellations,
                 devices=devices,
                 presence=relay.presence,
                 push=push,
                 relay=relay,
                 watching=watching,
+                uploads=Uploads(config.upload_folder, config.max_uploads_bytes, config.upload_seconds),
             )
             leases = Leases(credits_, journal, config.journal_folder, gateway.call_off)
             true_up = TrueUp(UncheckedUsages(database), credits_, gateway.look_up, gateway.looks_up)
             loops: list[Loop] = [partial(live.keep_fresh, listener), breakers.keep_fresh, network.watch_silence]
             loops += [issuer.keep_keys_fresh, sign_in.keep_purged, true_up.keep_truing_up, *billing.loops]
             loops += [presence_sweep.keep_sweeping, presence_sweep.keep_purged, *push.loops]
-            loops += [*relay.loops, *watching.loops]
+            loops += [*relay.loops, *make_endless(cancellations.loops), *watching.loops]
             yield services, [*loops, leases.keep_renewing, leases.keep_sweeping]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from server.envelopes import ErrorEnvelope, OpenAiError
 from server.guard import Access
-from server.operations import EMPTY, EVENT_STREAM, JSON, Content, Operation
+from server.operations import EMPTY, EVENT_STREAM, FORM, JSON, Content, Operation
 from server.schemas import Schema, Schemas
 
 TITLE = "Cloche"
@@ -153,7 +153,7 @@ def _build_schemas(routes: Iterable[RouteFacts]) -> Schemas:
     operations = [route.operation for route in routes]
     contents = [content for each in operations for several in each.answers.values() for content in several]
     return Schemas(
-        [each.body for each in operations],
+        [described for each in operations for described in (each.body, each.form)],
         [*(content.type for content in contents), ErrorEnvelope, OpenAiError],
         [each.query for each in operations],
     )
@@ -181,6 +181,8 @@ def _describe(route: RouteFacts, schemas: Schemas) -> dict[str, Any]:
         described["parameters"] = parameters
     if said.body is not None:
         described["requestBody"] = _describe_body(schemas.find_asked(said.body))
+    elif said.form is not None:
+        described["requestBody"] = _describe_form(schemas.find_asked(said.form))
     described["responses"] = _describe_answers(route, schemas)
     if schemes := _find_schemes(route):
         described["security"] = [{name: []} for name in schemes]
@@ -230,6 +232,10 @@ def _describe_body(schema: Schema) -> Schema:
     return {"required": {"type": "null"} not in schema.get("anyOf", []), "content": {JSON: {"schema": schema}}}
 
 
+def _describe_form(schema: Schema) -> Schema:
+    return {"required": True, "content": {FORM: {"schema": schema}}}
+
+
 def _describe_answers(route: RouteFacts, schemas: Schemas) -> dict[str, Schema]:
     """What an operation says of a status comes before what holds for all."""
     answers = route.operation.answers
@@ -245,7 +251,7 @@ def _describe_answers(route: RouteFacts, schemas: Schemas) -> dict[str, Schema]:
 
 def _list_refusals(route: RouteFacts) -> list[str]:
     said = route.operation
-    asks = said.body is not None or said.query is not None
+    asks = any(asked is not None for asked in (said.body, said.form, said.query))
     statuses = {"400": asks, "401": bool(_find_schemes(route)), "403": not route.access.is_public}
     statuses["429"] = _is_counted(route)
     return [*(status for status, applies in statuses.items() if applies), "default"]

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any, Generic, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Generic, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from quart import Response, request
@@ -14,11 +14,15 @@ from quart import Response, request
 from server.errors import RequestInvalid
 
 JSON = "application/json"
+FORM = "multipart/form-data"
 EVENT_STREAM = "text/event-stream"
 EMPTY = "empty"
 """A media type for answers that have no body."""
 
 IDEMPOTENCY: Mapping[str, str] = {"Idempotency-Key": "What has this key is done once, however often it is sent."}
+
+UploadedFile = Annotated[str, msgspec.Meta(extra_json_schema={"format": "binary"})]
+"""The type of a form's member that is a file."""
 
 NO_BODY = "Input data was truncated"
 """As msgspec says it of any JSON that ends too early."""
@@ -63,13 +67,15 @@ APP_TOKEN = Credentials("token", "The app token that signing in gives.")
 @dataclass(frozen=True, slots=True)
 class Operation:
     """`answers` are those that are no errors, by status: one content, or one for each media type that it may have.
-    `query` is a Struct, each member a parameter. `headers` are those that the route reads itself, each with what it is
-    for. `credentials` and `is_counted` are for public routes that look at credentials, or draw on budgets, themselves.
+    `query` is a Struct, each member a parameter; of `form` each is a part of an upload, which the route reads itself.
+    `headers` are those that the route reads itself, each with what it is for. `credentials` and `is_counted` are for
+    public routes that look at credentials, or draw on budgets, themselves.
     """
 
     summary: str
     description: str = ""
     body: Any = None
+    form: Any = None
     query: Any = None
     answers: Mapping[int, Sequence[Content]] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -81,6 +87,7 @@ def operation(  # noqa: PLR0913 - one for each thing that cannot be read off a s
     summary: str,
     *,
     body: Any = None,
+    form: Any = None,
     query: Any = None,
     answers: Mapping[int, Content | Sequence[Content]] | None = None,
     status: int = 200,
@@ -102,6 +109,7 @@ def operation(  # noqa: PLR0913 - one for each thing that cannot be read off a s
             summary=summary,
             description=inspect.getdoc(view) or "",
             body=hints.get("body", body),
+            form=form,
             query=hints.get("query", query),
             answers=_read_said(answers) if answers else _read_hint(hints["return"], status),
             headers=headers or {},

@@ -20,8 +20,11 @@ from server.limits import Limits
 from server.live_configuration import LiveConfiguration
 from server.presence import Presence
 from server.push.push import Push
+from server.relay.cancellations import Cancellations
 from server.relay.relay import Relay
 from server.relay.watching import Watching
+from server.running_calls import RunningCalls
+from server.uploads.stored_file import Uploads
 from storage.api_keys import ApiKeys
 from storage.devices import Devices
 from storage.postgres import Database
@@ -48,11 +51,14 @@ class Services:
     breakers: SharedBreakers
     consent_gate: ConsentGate | None
     gateway: Gateway
+    running_calls: RunningCalls
+    cancellations: Cancellations
     devices: Devices
     presence: Presence
     push: Push
     relay: Relay
     watching: Watching
+    uploads: Uploads
 
 
 def use_services(services: Services, extensions: dict[str, object]) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 import msgspec
 
 from proxy.collected import Collected
-from proxy.events import ChatEvent, Completed, Failed, Finished, FinishReason, Logprobs, TextDelta
+from proxy.events import Cancelled, ChatEvent, Completed, Failed, Finished, FinishReason, Logprobs, TextDelta
 from proxy.sse import encode_event
 from server.dialects.chunks import ChunkWriter, snake_case_usage
 from server.dialects.dialect import Answer, Decoded, Dialect
 from server.dialects.options import WireOptions, decode_body, read_request
 from server.dialects.pieces import DeltaWriter, message_pieces
 from server.envelopes import OpenAiError, OpenAiErrorDetail
-from server.errors import Problem, tell_failed
+from server.errors import CANCELLED, Problem, tell_failed
 
 DONE = encode_event(b"[DONE]")
 
@@ -87,10 +87,16 @@ class OpenAIEncoder:
                 usage = self._chunks.usage(snake_case_usage(event)) if self._answer.include_usage else b""
                 return usage + DONE
             case Failed():
-                error = {"message": tell_failed(event), "type": event.code, "param": None, "code": event.code}
-                return encode_event(_encode({"error": error}))
+                return encode_broken(tell_failed(event), event.code)
+            case Cancelled():
+                return encode_broken(CANCELLED, "request_cancelled")
         delta = self._deltas.build(event)
         return b"" if delta is None else self._chunks.delta(delta)
+
+
+def encode_broken(message: str, code: str) -> bytes:
+    """The last event of a stream that does not come to its good end."""
+    return encode_event(_encode({"error": {"message": message, "type": code, "param": None, "code": code}}))
 
 
 def encode_whole(answer: Answer, collected: Collected) -> bytes:

@@ -15,14 +15,25 @@ import msgspec
 from proxy.chat import WebSearch
 from proxy.collected import Collected
 from proxy.errors import UsageOutOfBounds
-from proxy.events import ChatEvent, Citation, Completed, Failed, Finished, RefusalDelta, TextDelta, ToolCallDelta, Usage
+from proxy.events import (
+    Cancelled,
+    ChatEvent,
+    Citation,
+    Completed,
+    Failed,
+    Finished,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
 from proxy.pricing import cost_usd
 from proxy.sse import encode_event
 from server.dialects.chunks import ChunkWriter, cache_write_tokens
 from server.dialects.dialect import Answer, Decoded, Dialect
 from server.dialects.options import WireOptions, check_text, decode_body, read_request
 from server.dialects.pieces import DeltaWriter, message_pieces, tool_call_delta
-from server.errors import Problem, envelope, error_details
+from server.errors import CANCELLED, Problem, envelope, error_details
 
 USAGE_UPDATE_SECONDS = 1.0
 FILTERED = Failed(
@@ -94,6 +105,9 @@ class ShippedEncoder:
             case Completed():
                 self._has_ended = True
                 return self._complete(event)
+            case Cancelled():
+                self._has_ended = True
+                return self._update_finally(event) + self._event("stream_cancelled", _cancellation(event))
             case Failed():
                 self._has_ended = True
                 return self._event("error_details", {"error": error_details(event)})
@@ -117,10 +131,13 @@ class ShippedEncoder:
 
     def _complete(self, completed: Completed) -> bytes:
         """An answer that a filter left nothing of is told as an error: an empty one would look as if it were meant."""
-        update = self._event("usage_update", _usage_update(completed.usage, completed.cost_usd, True))
+        update = self._update_finally(completed)
         if self._was_filtered and not self._has_said:
             return update + self._event("error_details", {"error": error_details(FILTERED)})
         return update + self._event("stream_completed", _completion(completed))
+
+    def _update_finally(self, ended: Completed | Cancelled) -> bytes:
+        return self._event("usage_update", _usage_update(ended.usage, ended.cost_usd, True))
 
     def _event(self, name: str, data: Mapping[str, object]) -> bytes:
         return encode_event(_encode({"requestId": str(self._answer.request_id), **data}), name)
@@ -159,10 +176,15 @@ def _usage_update(usage: Usage, cost: str, is_final: bool) -> dict[str, object]:
     }
 
 
-def _completion(completed: Completed) -> dict[str, object]:
-    usage = completed.usage
+def _cancellation(cancelled: Cancelled) -> dict[str, object]:
+    """The clients know the reason; the figures are for those to come."""
+    return {"reason": CANCELLED, **_completion(cancelled)}
+
+
+def _completion(ended: Completed | Cancelled) -> dict[str, object]:
+    usage = ended.usage
     return {
-        "finalCost": msgspec.Raw(completed.cost_usd.encode()),
+        "finalCost": msgspec.Raw(ended.cost_usd.encode()),
         "tokensInput": usage.prompt_tokens,
         "tokensOutput": usage.completion_tokens,
         "cacheReadTokens": usage.cache_read_tokens,

@@ -10,7 +10,7 @@ the same, as Redis was away for too long or has lost its memory, both sides hear
 import logging
 import math
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -134,6 +134,11 @@ class Bridge:
         if not self._liveness.knows(instance):
             self._look.set()
         return self._liveness.is_alive(instance)
+
+    async def find_others(self) -> Collection[str]:
+        """Who else lives, as Redis says now. Raises RedisUnavailable."""
+        await self._note_census()
+        return self._liveness.others
 
     def find_last_sign(self, instance: str) -> float:
         """When one that is gone was last known to live, by Trio's clock; now, for one that is not gone."""

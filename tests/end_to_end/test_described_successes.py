@@ -14,11 +14,15 @@ import schemathesis
 import trio
 
 from scripts.device_link.link import open_link
+from tests.end_to_end.caller import SHIPPED, build_chat, open_caller
 from tests.end_to_end.cloche import Cloche, Customer, Stores, open_cloche
 from tests.end_to_end.sign_in_attempt import DEVELOPMENT
+from tests.end_to_end.test_cancelling import read_request_id
 from tests.end_to_end.test_local_issuer import ANN, Place
 from tests.end_to_end.test_openapi import load_schema, make_buyer
 from tests.end_to_end.watching import PATH, open_stream
+from tests.fake_google_files import open_google_files
+from tests.media_files import make_sound, make_video
 from tests.stripe_stand_in import open_stripe_stand_in
 from tests.stripe_stand_in.deliveries import sign
 
@@ -61,12 +65,14 @@ class Asker:
     async def ask(
         self, method: str, path: str, status: int = 200, headers: Mapping[str, str] | None = None, **members: Any
     ) -> Any:
-        """`members` are those of a case: `path_parameters`, `query`, `body`. As nobody with empty headers. Raises what
-        schemathesis finds.
+        """`members` are those of a case: `path_parameters`, `query`, `body`, and `form` for an upload. As nobody with
+        empty headers. Raises what schemathesis finds.
         """
         sent = dict(self.who.headers if headers is None else headers)
         if "body" in members:
             members["media_type"] = "application/json"
+        if (form := members.pop("form", None)) is not None:
+            members |= {"body": form, "media_type": "multipart/form-data"}
         case = self.schema[path][method].Case(**members)
         answer = await trio.to_thread.run_sync(partial(case.call_and_validate, headers=sent))
         assert answer.status_code == status, (method, path, answer.status_code, answer.content)
@@ -81,7 +87,9 @@ async def open_asker(stores: Stores) -> AsyncIterator[tuple[Cloche, Asker]]:
     """An administrator with credits, a card and an address, at a server that has everything set up."""
     async with AsyncExitStack() as stack:
         stripe = await stack.enter_async_context(open_stripe_stand_in())
-        cloche = await stack.enter_async_context(open_cloche(stores, settings={**stripe.settings, **SETTINGS}))
+        google = await stack.enter_async_context(open_google_files())
+        reached = {**stripe.settings, "GOOGLE_BASE_URL": google.base_url, "GOOGLE_API_KEY": google.keys[0]}
+        cloche = await stack.enter_async_context(open_cloche(stores, settings={**reached, **SETTINGS}))
         who = await make_buyer(cloche, stripe, "admin")
         yield cloche, Asker(await load_schema(cloche), who)
 
@@ -98,7 +106,8 @@ def list_forms(document: Mapping[str, Any]) -> Iterator[Form]:
 
 async def test_every_form_of_every_answer_comes_as_it_is_described(stores: Stores) -> None:
     async with open_asker(stores) as (cloche, asker):
-        for ask_some in (call, spend, buy, administer, agree, estimate, sign_in, link, notify, watch):
+        calls, money = (call, cancel, hear_and_see), (spend, buy, administer)
+        for ask_some in (*calls, *money, agree, estimate, sign_in, link, notify, watch):
             await ask_some(cloche, asker)
         await look(asker)
         await leave(cloche, asker)
@@ -113,6 +122,30 @@ async def call(_: Cloche, asker: Asker) -> None:
         for stream in (False, True):
             body = {"model": "sandbox/echo", "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
             await asker.ask("POST", path, body={**body, "max_tokens": 3})
+
+
+async def hear_and_see(_: Cloche, asker: Asker) -> None:
+    sound = {"file": make_sound("mp3"), "model": "sandbox/transcribe"}
+    await asker.ask("POST", "/api/audio/transcriptions", form={**sound, "language": "en-US"})
+    await asker.ask("POST", "/api/audio/transcriptions/stream", form=sound)
+    for path in ("/v1/audio/transcriptions", "/v1/audio/translations"):
+        for format_ in ("json", "verbose_json", "srt"):
+            await asker.ask("POST", path, form={**sound, "response_format": format_})
+    await asker.ask("POST", "/v1/audio/transcriptions", form={**sound, "response_format": "diarized_json"})
+    await asker.ask("POST", "/v1/audio/transcriptions", form={**sound, "stream": "true"})
+    video = {"video": make_video("mp4"), "prompt": "What is to be seen?", "durationMs": 1000}
+    await asker.ask("POST", "/api/llm/video/analyze", form=video)
+
+
+async def cancel(cloche: Cloche, asker: Asker) -> None:
+    async with open_caller(cloche) as caller:
+        await caller.send(SHIPPED, asker.who, build_chat("word " * 1000, model="sandbox/echo"))
+        await caller.read_until(b"chat.completion.chunk")
+        named = {"request_id": read_request_id(caller)}
+        running = await asker.ask("GET", "/api/llm/status/{request_id}", path_parameters=named)
+        told = await asker.ask("POST", "/api/llm/cancel", body={"requestId": named["request_id"]})
+        over = await asker.ask("GET", "/api/llm/status/{request_id}", path_parameters=named)
+        assert (running["status"], over["status"], over["cost"]) == ("active", "cancelled", told["cost"])
 
 
 async def spend(_: Cloche, asker: Asker) -> None:

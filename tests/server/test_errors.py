@@ -18,13 +18,17 @@ from server.errors import (
     ConsentRequired,
     IssuerUnavailable,
     LimitExceeded,
+    MediaUnreadable,
     NotAllowed,
     NotAuthenticated,
     NotFound,
     Problem,
     ProviderFailed,
+    RequestCancelled,
     RequestInvalid,
     SignInRefused,
+    UploadsUnavailable,
+    UploadTooSlow,
     VersionConflict,
     describe,
     describe_status,
@@ -88,6 +92,8 @@ def build_verdict(**seconds: float) -> Verdict:
         (ArgumentInvalid("a: why"), 400, "invalid_argument", "Invalid argument: a: why"),
         (VersionConflict("a: newer"), 409, "conflict", "Conflict: a: newer"),
         (BodyTooLarge("big"), 413, "payload_too_large", "Payload too large: big"),
+        (UploadTooSlow("slow"), 408, "timeout_error", "Request timeout: slow"),
+        (MediaUnreadable("noise"), 400, "validation_error", "Validation error: noise"),
         (MediaRefused("m"), 400, "validation_error", "Validation error: m"),
         (proxy_errors.RequestNotSupported("r"), 400, "bad_request", "Bad request: r"),
         (proxy_errors.ModelNotPriced("m"), 503, "configuration_error", "Configuration error: m"),
@@ -117,6 +123,13 @@ def test_what_programs_look_for_has_its_own_word_beside_the_type(error: Exceptio
     assert problem_of(error) == expected
 
 
+def test_libraries_do_not_ask_again_for_what_their_user_has_called_off() -> None:
+    problem = problem_of(RequestCancelled("stop"))
+    assert problem == Problem(
+        409, "request_cancelled", "Request cancelled: stop", headers={"X-Should-Retry": "false"}
+    )
+
+
 def test_too_little_credit_says_how_much_is_missing() -> None:
     problem = problem_of(BalanceTooLow(Decimal("0.5"), Decimal("0.25")))
     assert (problem.status, problem.error_type) == (402, "credit_insufficient")
@@ -133,6 +146,13 @@ def test_stores_that_are_away_are_never_the_callers_fault_and_tell_nothing_of_th
     assert (problem.status, problem.error_type, problem.headers) == (503, "database_error", {"Retry-After": "2"})
     assert "10.0.0.7" not in problem.message
     assert "try again" in problem.message
+
+
+def test_where_there_is_no_room_for_a_file_nothing_is_told_of_the_disk() -> None:
+    problem = problem_of(UploadsUnavailable("a client's file cannot be kept: Read-only file system"))
+    message = "Uploads unavailable: there is no room for the file right now; try again soon"
+    assert problem == Problem(503, "internal_error", message, headers={"Retry-After": "30"})
+
 
 
 def test_an_issuer_that_is_away_is_a_503_that_tells_nothing_of_it() -> None:
@@ -323,4 +343,5 @@ def test_the_desktop_knows_most_of_our_types() -> None:
         "forbidden",
         "method_not_allowed",
         "payload_too_large",
+        "request_cancelled",
     }

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.events import (
     AudioDelta,
+    Cancelled,
     ChatEvent,
     Failed,
     Finished,
@@ -128,6 +129,17 @@ def test_an_ending_that_openai_has_no_word_for_is_no_good_end() -> None:
     ending = {"finish_reason": "length", "native_finish_reason": "error"}
     assert chunk["choices"] == [{"index": 0, "delta": {}, **ending}]
     assert whole([TextDelta("x"), Finished("error")])["choices"][0].items() >= ending.items()
+
+
+def test_a_cancelled_answer_ends_like_one_that_failed() -> None:
+    found = read([TextDelta("x"), Cancelled(COMPLETED.usage, "0.000120", provisional=True)])
+    assert found[-1]["error"] == {
+        "message": "the request was cancelled by its user",
+        "type": "request_cancelled",
+        "param": None,
+        "code": "request_cancelled",
+    }
+    assert "[DONE]" not in found
 
 
 def test_after_a_failure_nothing_is_done() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from proxy.chat import ProviderItem, WebSearch
 from proxy.events import (
     AudioDelta,
+    Cancelled,
     ChatEvent,
     Citation,
     Completed,
@@ -237,6 +239,23 @@ def test_a_failure_is_an_event_that_the_clients_decode() -> None:
             },
         },
     )
+
+
+def test_a_cancelled_answer_ends_with_what_it_has_cost_and_nothing_follows() -> None:
+    encoder = ShippedEncoder(build_answer(), clock := Clock())
+    clock.now += 2 * USAGE_UPDATE_SECONDS
+    found = read_stream(encoder, [TextDelta("x"), Cancelled(USAGE, "0.000120", provisional=True)], batch=2)
+    assert [name for name, _ in found] == ["stream_started", "", "usage_update", "stream_cancelled"]
+    assert (found[2][1]["isFinal"], found[2][1]["estimatedCost"]) == (True, Decimal("0.000120"))
+    assert found[3][1] == {
+        "requestId": str(REQUEST_ID),
+        "reason": "the request was cancelled by its user",
+        "finalCost": Decimal("0.000120"),
+        "tokensInput": 100,
+        "tokensOutput": 25,
+        "cacheReadTokens": 30,
+        "cacheWriteTokens": 10,
+    }
 
 
 def test_an_answer_that_a_filter_left_nothing_of_is_told_as_an_error_with_what_it_cost() -> None:

@@ -26,10 +26,14 @@ class Call:
     user_id: UUID = ANN
     request_id: UUID = field(default_factory=uuid4)
     usage: Usage = field(default_factory=Usage)
+    idempotency_key: str | None = None
     model = MODEL
 
     def usage_so_far(self) -> Usage:
         return self.usage
+
+    async def cancel(self) -> bool:
+        raise AssertionError("watchers cancel nothing")
 
     def settle(self) -> Settlement:
         return Settlement(self.request_id, self.user_id, "completed", Decimal("0.5"), self.usage, provisional=False)
