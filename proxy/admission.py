@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import partial
+from typing import Protocol
 from uuid import UUID, uuid4, uuid5
 
 import trio
@@ -26,6 +28,15 @@ TOKENS_A_TURN = 8000
 
 BuildCall = Callable[[Route, Target], ProviderCall]
 """Translates the request at hand. Raises RequestNotSupported."""
+
+
+class Wanted(Protocol):
+    """What every request says, whatever it is for."""
+
+    @property
+    def task_type(self) -> str: ...
+    @property
+    def idempotency_key(self) -> str | None: ...
 
 
 @dataclass(slots=True)
@@ -79,20 +90,28 @@ async def admit(
     prompt_tokens = _within_window(text_tokens + media_tokens(request, tokenizer), model)
     searches = count_searches(request, model.capabilities)
     worst_prompt_tokens = prompt_tokens + search_tokens(searches)
-    hold = Hold(
-        id=uuid4(),
-        user_id=user_id,
-        amount_usd=worst_cost_usd(model.price, worst_prompt_tokens, max_output, searches, find_extras(request)),
-        model_id=model.id,
-        provider_code=route.provider.code,
-        task_type=request.task_type,
-        prompt_tokens=prompt_tokens,
-        price=encode_price(model.price),
-        idempotency_key=request.idempotency_key,
-        api_key_id=api_key_id,
-    )
+    amount_usd = worst_cost_usd(model.price, worst_prompt_tokens, max_output, searches, find_extras(request))
+    hold = build_hold(route, request, user_id, amount_usd, prompt_tokens, api_key_id)
     estimated_tokens = worst_prompt_tokens + min(max_output, EXPECTED_OUTPUT_TOKENS)
     return Admission(routes, partial(_build_call, request), call, tokenizer, hold, estimated_tokens)
+
+
+def build_hold(  # noqa: PLR0917 - what a hold is made of, in its order
+    route: Route, wanted: Wanted, user_id: UUID, amount_usd: Decimal, prompt_tokens: int, api_key_id: UUID | None
+) -> Hold:
+    """For a call that has not begun, under a new id."""
+    return Hold(
+        id=uuid4(),
+        user_id=user_id,
+        amount_usd=amount_usd,
+        model_id=route.model.id,
+        provider_code=route.provider.code,
+        task_type=wanted.task_type,
+        prompt_tokens=prompt_tokens,
+        price=encode_price(route.model.price),
+        idempotency_key=wanted.idempotency_key,
+        api_key_id=api_key_id,
+    )
 
 
 def _build_call(request: ChatRequest, route: Route, target: Target) -> ProviderCall:

@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from functools import partial
 from math import ceil
-from uuid import UUID, uuid4
+from uuid import UUID
 
-from proxy.admission import EXPECTED_OUTPUT_TOKENS, Admission
+from proxy.admission import EXPECTED_OUTPUT_TOKENS, Admission, build_hold
 from proxy.errors import RequestNotSupported
-from proxy.ledger import Hold
 from proxy.media import MediaRefused
-from proxy.pricing import Extra, encode_price, worst_cost_usd
+from proxy.pricing import Extra, worst_cost_usd
 from proxy.provider import ProviderCall, Target, Transcriber
 from proxy.routing import Model, Route, Upstream, find_routes
 from proxy.tokens import Tokenizer, find_tokenizer
@@ -34,18 +33,8 @@ def admit_transcription(
     call = _build_call(request, route, route.targets[0])
     tokenizer = find_tokenizer(route.targets[0].provider_model)
     prompt_tokens, output_tokens = _worst_tokens(request, model, _transcriber(route), tokenizer)
-    hold = Hold(
-        id=uuid4(),
-        user_id=user_id,
-        amount_usd=worst_cost_usd(model.price, prompt_tokens, output_tokens, extras=_EXTRAS),
-        model_id=model.id,
-        provider_code=route.provider.code,
-        task_type=request.task_type,
-        prompt_tokens=prompt_tokens,
-        price=encode_price(model.price),
-        idempotency_key=request.idempotency_key,
-        api_key_id=api_key_id,
-    )
+    amount_usd = worst_cost_usd(model.price, prompt_tokens, output_tokens, extras=_EXTRAS)
+    hold = build_hold(route, request, user_id, amount_usd, prompt_tokens, api_key_id)
     estimated_tokens = prompt_tokens + min(output_tokens, EXPECTED_OUTPUT_TOKENS)
     return Admission(routes, partial(_build_call, request), call, tokenizer, hold, estimated_tokens)
 

@@ -123,7 +123,7 @@ async def test_a_connection_that_enters_late_does_not_end_a_newer_one(own_redis:
             async with open_alive(house, build_link()) as (new, ending):
                 own_redis.start()
                 await wait_for_link(house, new.link.connection_id)
-                with trio.fail_after(5):
+                with trio.fail_after(15):
                     assert await house.presence.keep_alive(old) == "replaced"
                 await trio.sleep(5 * QUICK.refresh_seconds)
                 with pytest.raises(trio.WouldBlock):
