@@ -47,6 +47,7 @@ _MEMBERS: Mapping[Feature, str] = {
     "web_search": "web_search_options",
     "image_output": "'image' of modalities",
     "audio_output": "audio, and 'audio' of modalities,",
+    "attached": "the file",
 }
 """What clients call it, where they have another name."""
 _PARTS: Mapping[Feature, type[Part]] = {
@@ -76,7 +77,7 @@ def used_features(request: ChatRequest) -> Iterator[Feature]:
 def _locate(request: ChatRequest, feature: Feature) -> str:
     """The member that asks for it, where it has another name; of media, the first message that holds any."""
     kind = _PARTS.get(feature)
-    if kind is None:
+    if kind is None or feature in _MEMBERS:
         return _MEMBERS.get(feature, "it")
     holders = (number for number, message in enumerate(request.messages) if kind in map(type, message.parts))
     return f"those of messages[{next(holders)}]"

@@ -141,8 +141,8 @@ class UploadPace:
     """How long an upload is tried and waited for. Pauses are seconds before another try, one for each.
 
     `control_seconds` is how long it may take to answer whatever is no upload; `ready_seconds` how long the provider may
-    work on a file; `removal_seconds` how long the end of an answer may
-    wait until the file is gone, and `last_removal_seconds` how long it is tried afterwards.
+    work on a file; `removal_seconds` how long the end of an answer may wait until the file is gone, and
+    `last_removal_seconds` how long it is tried afterwards.
     """
 
     control_seconds: float = 30.0

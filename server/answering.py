@@ -1,5 +1,8 @@
 """A call on behalf of the request at hand, whatever it is for: opened, and answered as a stream or whole."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from quart import Response, request
 
 from proxy.chat import ChatRequest
@@ -12,16 +15,29 @@ from server.auth.callers import Caller
 from server.connection import keep_open
 from server.dialects.dialect import Encoder
 from server.dialects.options import check_text
-from server.errors import CANCELLED, ProviderFailed, RequestCancelled
+from server.dialects.transcript_wishes import Fields
+from server.errors import CANCELLED, ProviderFailed, RequestCancelled, RequestInvalid
 from server.guard import caller
 from server.services import services
 from server.streaming import stream_response, wait_first
+from server.uploads.form import Form, open_form
+from server.uploads.stored_file import StoredFile
 
 
 async def check_may_ask() -> None:
     """Before a body is read. Raises ConsentRequired, and what the stores raise."""
     if (gate := services().consent_gate) is not None:
         await gate.check(caller().user_id)
+
+
+async def receive_upload(file_field: str, most_bytes: int) -> tuple[Fields, StoredFile]:
+    """The text fields and the file of the caller's form; the file lasts as long as the request. Raises what
+    `server.uploads.form.open_form` does, TooManyUploads, and RequestInvalid for a form without the file.
+    """
+    form = await keep_open(_open_upload(file_field, most_bytes))
+    if form.file is None:
+        raise RequestInvalid(f"{file_field}: send it as a file of the form")
+    return form.fields, form.file
 
 
 async def open_chat(asked: ChatRequest) -> Chat:
@@ -58,6 +74,13 @@ async def collect_answer(chat: Chat) -> Collected:
 def read_idempotency_key() -> str | None:
     """Of the request's header. Raises RequestInvalid."""
     return check_text(request.headers.get("Idempotency-Key"), "Idempotency-Key")
+
+
+@asynccontextmanager
+async def _open_upload(file_field: str, most_bytes: int) -> AsyncIterator[Form]:
+    with services().uploads.open_one_more(caller().user_id):
+        async with open_form(file_field, most_bytes) as form:
+            yield form
 
 
 def _open_allowance(who: Caller) -> Allowance:

@@ -228,7 +228,7 @@ async def open_services(config: Config) -> AsyncIterator[tuple[Services, list[Lo
                 watching=watching,
                 uploads=Uploads(config.upload_folder, config.max_uploads_bytes, config.upload_seconds),
             )
-            leases = Leases(credits_, journal, config.journal_folder, gateway.call_off)
+            leases = Leases(credits_, journal, config.journal_folder, gateway.call_off, cancellations.end_call)
             true_up = TrueUp(UncheckedUsages(database), credits_, gateway.look_up, gateway.looks_up)
             loops: list[Loop] = [partial(live.keep_fresh, listener), breakers.keep_fresh, network.watch_silence]
             loops += [issuer.keep_keys_fresh, sign_in.keep_purged, true_up.keep_truing_up, *billing.loops]

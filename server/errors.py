@@ -135,6 +135,10 @@ class UploadTooSlow(ServerError):
     """The client has not sent its file in time."""
 
 
+class TooManyUploads(ServerError):
+    """More of one user's files are on their way, or worked on, than may be at a time."""
+
+
 class UploadsUnavailable(ServerError):
     """There is no room for a file right now: the disk is full, or files of others take what they may have together."""
 
@@ -204,6 +208,7 @@ _TABLE: Mapping[type[Exception], _Kind] = {
     RequestCancelled: _Kind(409, "request_cancelled", "Request cancelled"),
     BodyTooLarge: _Kind(413, "payload_too_large", "Payload too large"),
     UploadTooSlow: _Kind(408, "timeout_error", "Request timeout"),
+    TooManyUploads: _Kind(429, "rate_limit_error", "Too many requests", 5, reason="rate_limit_exceeded"),
     UploadsUnavailable: _Kind(
         503, "internal_error", "Uploads unavailable", 30, "there is no room for the file right now; try again soon"
     ),

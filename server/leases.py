@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from uuid import UUID
 
 import trio
 
@@ -32,12 +33,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Leases:
-    """`call_off` ends an answer that a provider makes in the background: its code and the provider's id for it."""
+    """`call_off` ends an answer that a provider makes in the background: its code and the provider's id for it.
+    `end_call` ends a call of this process whose user has asked for it where nobody could reach us; it must not wait.
+    """
 
     credits: Credits
     journal: Journal
     folder: Path
     call_off: CallOff
+    end_call: Callable[[UUID], None]
 
     async def keep_renewing(self) -> None:
         """Never returns. One statement a round for all calls of this process."""
@@ -51,7 +55,8 @@ class Leases:
     async def renew(self) -> None:
         """Extend the leases of running calls, and let those end whose calls have ended and could not be settled."""
         if running := self.journal.running():
-            await self.credits.renew(running)
+            for cancelled in await self.credits.renew(running):
+                self.end_call(cancelled)
         if left := self.journal.left_behind():
             await self._hand_over(left)
             self.journal.forget(left)

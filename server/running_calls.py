@@ -24,6 +24,10 @@ class RunningCalls:
         if call.idempotency_key is not None and self._keyed.get((call.user_id, call.idempotency_key)) is call:
             del self._keyed[call.user_id, call.idempotency_key]
 
+    def get(self, id_: UUID) -> RunningCall | None:
+        """Whoever's it is: for who knows already that its user wants it."""
+        return self._calls.get(id_)
+
     def find(self, user_id: UUID, id_: UUID | None, idempotency_key: str | None = None) -> RunningCall | None:
         """One of that user's, by its id, or else by its key. None for a foreign one."""
         call = None if id_ is None else self._calls.get(id_)

@@ -54,6 +54,13 @@ class CallRecords:
         operator = self.database.as_operator("tell a foreign call from none")
         return await operator.fetch_one(_IS_SOMEBODYS, [id_]) is not None
 
+    async def note_cancelled(self, user_id: UUID, id_: UUID) -> None:
+        """That user wants it to end: for whoever runs it and could not be told, who hears of it when it renews the
+        hold. Safe to repeat.
+        """
+        operator = self.database.as_operator("note that a call is to end")
+        await operator.fetch(_NOTE_CANCELLED, {"id": id_, "user_id": user_id})
+
 
 def _read(row: tuple[Any, ...]) -> CallRecord:
     id_, provider_code, created_at, upstream_provider, upstream_id, *last = row
@@ -74,3 +81,8 @@ _FIND: LiteralString = """
 """
 
 _IS_SOMEBODYS: LiteralString = "SELECT FROM holds WHERE id = %s"
+
+_NOTE_CANCELLED: LiteralString = """
+    UPDATE holds SET cancelled_at = now()
+    WHERE id = %(id)s AND user_id = %(user_id)s AND state = 'held' AND cancelled_at IS NULL
+"""

@@ -135,12 +135,15 @@ class Credits:
         parameters = {"id": hold_id, "provider": provider_code, "upstream_id": upstream_id}
         await self.database.as_operator("note an answer in the background").fetch(_NOTE_UPSTREAM, parameters)
 
-    async def renew(self, progress: Sequence[Progress]) -> None:
-        """Extend the lease of running calls and record how far they have come. One statement for all of a process."""
+    async def renew(self, progress: Sequence[Progress]) -> list[UUID]:
+        """Extend the lease of running calls and record how far they have come. One statement for all of a process.
+
+        Returns those that their users want to end: see `CallRecords.note_cancelled`.
+        """
         ids = [one.hold_id for one in progress]
         states = [one.as_json() for one in progress]
         parameters = {"ids": ids, "progress": states, "lease": self.lease_seconds}
-        await self.database.as_operator("renew holds").fetch(_RENEW, parameters)
+        return [id_ for (id_,) in await self.database.as_operator("renew holds").fetch(_RENEW, parameters)]
 
     async def expire(self, progress: Sequence[Progress]) -> None:
         """Record how far the calls of a dead process had come, and let their leases end now. Safe to repeat."""
@@ -246,10 +249,12 @@ _FIND_LIMIT_REACHED: LiteralString = """
 _RENEW: LiteralString = """
     WITH running AS MATERIALIZED (
         SELECT id FROM holds WHERE id = ANY(%(ids)s::uuid[]) AND state = 'held' ORDER BY id FOR NO KEY UPDATE
+    ), renewed AS (
+        UPDATE holds SET expires_at = now() + make_interval(secs => %(lease)s), progress = live.progress::jsonb
+        FROM running JOIN unnest(%(ids)s::uuid[], %(progress)s::text[]) AS live (id, progress) USING (id)
+        WHERE holds.id = running.id
     )
-    UPDATE holds SET expires_at = now() + make_interval(secs => %(lease)s), progress = live.progress::jsonb
-    FROM running JOIN unnest(%(ids)s::uuid[], %(progress)s::text[]) AS live (id, progress) USING (id)
-    WHERE holds.id = running.id
+    SELECT id FROM holds WHERE id = ANY(%(ids)s::uuid[]) AND cancelled_at IS NOT NULL
 """
 
 _FIND_EXPIRED: LiteralString = """

@@ -95,14 +95,25 @@ class Cancellations:
         if call is None or self._ends is None:
             self._answer(letter, body, None)
         else:
-            self._ends.start_soon(self._end, call, letter, body)
+            self._ends.start_soon(self._end_and_answer, call, letter, body)
 
-    async def _end(self, call: RunningCall, letter: Letter, body: CancelLetter) -> None:
+    def end_call(self, call_id: UUID) -> None:
+        """One of this process, in the background; its user wants it. Safe to repeat."""
+        if (call := self._running.get(call_id)) is not None and self._ends is not None:
+            self._ends.start_soon(self._end, call)
+
+    async def _end_and_answer(self, call: RunningCall, letter: Letter, body: CancelLetter) -> None:
+        if (has_ended := await self._end(call)) is not None:
+            self._answer(letter, body, has_ended)
+
+    async def _end(self, call: RunningCall) -> bool | None:
+        """None if that is not known."""
         try:
             with trio.move_on_after(END_SECONDS):
-                self._answer(letter, body, await call.cancel())
+                return await call.cancel()
         except Exception:  # the edge of the task: the others are ended all the same
-            logger.exception("a call could not be cancelled", extra={"call_id": body.call_id})
+            logger.exception("a call could not be cancelled", extra={"call_id": call.request_id})
+        return None
 
     def _answer(self, letter: Letter, body: CancelLetter, has_ended: bool | None) -> None:
         self._bridge.send(letter.sender, letter.user_id, "cancelled", CancelledLetter(body.serial, has_ended))

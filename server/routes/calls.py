@@ -20,10 +20,12 @@ from server.operations import operation
 from server.services import services
 from server.times import show_time
 from storage.call_records import CallRecord, CallRecords, Ending
-from storage.errors import DatabaseUnavailable
+from storage.errors import DatabaseUnavailable, RedisUnavailable
 
 END_SECONDS = 5
 """What takes longer goes on by itself, and whoever asked is told so."""
+BEGIN_SECONDS = 0.5
+"""A call's hold stands a moment before its process runs it: whoever is asked in between knows nothing of it."""
 CANCELLED = "the call has ended, and was charged for what it had used"
 FOLLOWS = "the call ends; what it has used is charged as soon as that is known, within some minutes"
 
@@ -83,12 +85,13 @@ class Name(NamedTuple):
 
 
 @blueprint.post("/cancel")
-@access(budget="reads")  # which is open without Redis: what costs money can be ended then, if this process runs it
+@access(budget="reads")  # which is open without Redis: what costs money can be ended then too
 @operation("Cancel a call")
 async def cancel(body: CancelWish) -> CancelAnswer:
     """Ends a call of yours, streamed or whole, whatever it does: the provider's connection is closed, and what had been
     used until then is charged. The answer comes when that is done. The call's own request ends with `stream_cancelled`,
-    in OpenAI's dialect with an error, and with a 409 if it had not been answered yet.
+    in OpenAI's dialect with an error, and with a 409 if it had not been answered yet. Where the process that runs it
+    cannot be reached at once, the answer is `active`, and the call ends as soon as that process hears of it.
 
     404 says that there is no such call, or that it was over before.
     """
@@ -99,7 +102,10 @@ async def cancel(body: CancelWish) -> CancelAnswer:
     record = await _find_record(name)
     if record.ending is not None:
         raise _over(record.id)
-    return await _answer(record.id, await _ask_others(record.id))
+    has_ended = await _end_anywhere(record.id)
+    if has_ended is None:
+        await CallRecords(services().database).note_cancelled(user_id, record.id)
+    return await _answer(record.id, has_ended)
 
 
 @blueprint.get("/status/<uuid:request_id>")
@@ -150,12 +156,16 @@ async def _end(running: RunningCall) -> bool | None:
     return None
 
 
-async def _ask_others(call_id: UUID) -> bool | None:
-    """None also if nobody runs it: then its process is gone, and the call is settled without it. Raises
-    RedisUnavailable.
-    """
-    with trio.move_on_after(END_SECONDS):
-        return await services().cancellations.ask_others(caller().user_id, call_id)
+async def _end_anywhere(call_id: UUID) -> bool | None:
+    """None if nobody who runs it could be asked, twice: its process is gone, or cannot be reached."""
+    ask_others, user_id = services().cancellations.ask_others, caller().user_id
+    with suppress(RedisUnavailable), trio.move_on_after(END_SECONDS):
+        if (has_ended := await ask_others(user_id, call_id)) is not None:
+            return has_ended
+        await trio.sleep(BEGIN_SECONDS)
+        if (running := services().running_calls.find(user_id, call_id)) is not None:
+            return await running.cancel()
+        return await ask_others(user_id, call_id)
     return None
 
 

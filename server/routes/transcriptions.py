@@ -5,8 +5,14 @@ from quart import Blueprint, Response
 from proxy.chat import Attached
 from proxy.gateway import Chat
 from proxy.transcript import TranscriptRequest
-from server.answering import check_may_ask, collect_answer, open_transcription, read_idempotency_key, stream_answer
-from server.connection import keep_open
+from server.answering import (
+    check_may_ask,
+    collect_answer,
+    open_transcription,
+    read_idempotency_key,
+    receive_upload,
+    stream_answer,
+)
 from server.dialects.media_forms import SoundForm, SoundTranscript, Transcript, TranscriptionForm, TranslationForm
 from server.dialects.transcript_wishes import Task, read_transcript_request
 from server.dialects.transcripts import (
@@ -16,11 +22,9 @@ from server.dialects.transcripts import (
     encode_openai,
     encode_shipped,
 )
-from server.errors import RequestInvalid
 from server.guard import access
 from server.operations import EVENT_STREAM, IDEMPOTENCY, JSON, Content, operation
 from server.services import services
-from server.uploads.form import open_form
 from server.uploads.inspection import inspect_sound
 
 blueprint = Blueprint("transcriptions", __name__)
@@ -91,13 +95,11 @@ async def translate_openai() -> Response:
 async def _receive(task: Task = "transcribe", *, streams: bool = False) -> TranscriptRequest:
     """The upload, on disk until the request ends, and what is wanted of it."""
     await check_may_ask()
-    form = await keep_open(open_form("file", services().config.max_audio_bytes))
-    if form.file is None:
-        raise RequestInvalid("file: the sound, as a file of the form")
     key = read_idempotency_key()
-    sound = await inspect_sound(form.file)
-    audio = Attached(sound.media_type, form.file, sound.seconds)
-    return read_transcript_request(form.fields, audio, task, key, streams=streams)
+    fields, file = await receive_upload("file", services().config.max_audio_bytes)
+    sound = await inspect_sound(file)
+    audio = Attached(sound.media_type, file, sound.seconds)
+    return read_transcript_request(fields, audio, task, key, streams=streams)
 
 
 async def _answer_openai(request: TranscriptRequest) -> Response:

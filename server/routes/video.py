@@ -3,15 +3,12 @@
 from quart import Blueprint, Response
 
 from proxy.chat import Attached
-from server.answering import check_may_ask, collect_answer, open_chat, read_idempotency_key
-from server.connection import keep_open
+from server.answering import check_may_ask, collect_answer, open_chat, read_idempotency_key, receive_upload
 from server.dialects.media_forms import VideoAnalysis, VideoForm
 from server.dialects.video_wishes import encode_analysis, read_video_request
-from server.errors import RequestInvalid
 from server.guard import access
 from server.operations import IDEMPOTENCY, JSON, Content, operation
 from server.services import services
-from server.uploads.form import open_form
 from server.uploads.inspection import inspect_video
 
 blueprint = Blueprint("video", __name__)
@@ -25,12 +22,11 @@ async def analyze_video() -> Response:
     the model looks at them, and removed there afterwards.
     """
     await check_may_ask()
-    form = await keep_open(open_form("video", services().config.max_video_bytes))
-    if form.file is None:
-        raise RequestInvalid("video: the video, as a file of the form")
-    found = await inspect_video(form.file)
-    video = Attached(found.media_type, form.file, found.seconds)
+    key = read_idempotency_key()
+    fields, file = await receive_upload("video", services().config.max_video_bytes)
+    found = await inspect_video(file)
+    video = Attached(found.media_type, file, found.seconds)
     models = services().gateway.models()
-    chat = await open_chat(read_video_request(form.fields, video, models, read_idempotency_key()))
+    chat = await open_chat(read_video_request(fields, video, models, key))
     collected = await collect_answer(chat)
     return Response(encode_analysis(collected, str(chat.request_id)), content_type=JSON)

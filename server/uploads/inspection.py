@@ -1,20 +1,24 @@
 """What a stored file really is, and how long: the type by its content, the duration by FFmpeg."""
 
-import json
+import logging
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
+import msgspec
 import trio
 
 from server.errors import MediaUnreadable
 from server.uploads.media_types import HEAD_BYTES, TAKEN, Container, find_container, measure_tag
 from server.uploads.stored_file import StoredFile
 
+logger = logging.getLogger(__name__)
+
 PROGRAM = Path(__file__).with_name("measuring.py")
 INSPECTION_SECONDS = 30
+BROKEN = "file: it is broken or incomplete"
 
 Kind = Literal["sound", "video"]
 
@@ -27,8 +31,18 @@ class Media:
     seconds: float
 
 
+class _Answer(msgspec.Struct):
+    """Of the program, which is believed no more than the file that it has read. Its numbers are finite."""
+
+    seconds: float = 0
+    lacks: bool = False
+    exceeds: bool = False
+
+
 async def inspect_sound(file: StoredFile) -> Media:
-    """Of its first track of sound. Raises MediaUnreadable, also if there is no sound in it."""
+    """Of its longest track of sound, for nobody knows which one a provider hears. Raises MediaUnreadable, also if there
+    is no sound in it.
+    """
     media = await _inspect(file, "sound")
     if media.seconds <= 0:
         raise MediaUnreadable("file: there is no sound in it")
@@ -46,11 +60,11 @@ async def _inspect(file: StoredFile, kind: Kind) -> Media:
     if not media_type:
         raise MediaUnreadable(f"file: it is no {kind}")
     answer = await _measure(file, container.demuxer, kind)
-    if "lacks" in answer:
+    if answer.lacks:
         raise MediaUnreadable(f"file: there is no {kind} in it")
-    if "exceeds" in answer:
+    if answer.exceeds:
         raise MediaUnreadable("file: it is too long; send it in parts")
-    return Media(media_type, answer["seconds"])
+    return Media(media_type, answer.seconds)
 
 
 async def _find_container(file: StoredFile) -> Container:
@@ -63,7 +77,7 @@ async def _find_container(file: StoredFile) -> Container:
     return container
 
 
-async def _measure(file: StoredFile, demuxer: str, kind: Kind) -> dict[str, Any]:
+async def _measure(file: StoredFile, demuxer: str, kind: Kind) -> _Answer:
     """The program has nothing of ours but the file: no environment, no other file."""
     command = [sys.executable, "-I", str(PROGRAM), demuxer, kind]
     async with file.uploads.inspections:
@@ -78,8 +92,16 @@ async def _measure(file: StoredFile, demuxer: str, kind: Kind) -> dict[str, Any]
                 deliver_cancel=_kill,
             )
             if done.returncode == 0:
-                return cast(dict[str, Any], json.loads(done.stdout))
-    raise MediaUnreadable("file: it is broken or incomplete")
+                return _read_answer(done.stdout)
+            logger.info("a file could not be measured", extra={"demuxer": demuxer, "status": done.returncode})
+    raise MediaUnreadable(BROKEN)
+
+
+def _read_answer(written: bytes) -> _Answer:
+    try:
+        return msgspec.json.decode(written, type=_Answer)
+    except msgspec.DecodeError as error:
+        raise MediaUnreadable(BROKEN) from error
 
 
 async def _kill(process: trio.Process) -> None:

@@ -5,13 +5,14 @@ In a process of its own because FFmpeg (by way of PyAV, https://pyav.basswood.io
 to this process, within its limits; an answer that does not come means that the file cannot be read.
 
 Demuxing alone: no decoder runs, and the demuxer is named, for a playlist would open other files. The header is not
-believed where packets can be counted: it may be wrong, and a recording of a browser has no duration at all.
+believed where packets tell of more: it may be wrong, and a recording of a browser has no duration at all.
 """
 
 import json
 import os
 import resource
 import sys
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -38,11 +39,12 @@ def measure(demuxer: str, is_video: bool) -> dict[str, Any]:
     }
     sys.stdin.buffer.seek(0)
     with av.open(sys.stdin.buffer, "r", format=demuxer, options=options) as container:
-        streams = [stream for stream in container.streams if _is_wanted(stream, is_video)]
-        if not streams:
+        wanted = [stream for stream in container.streams if _is_wanted(stream, is_video)]
+        if not wanted:
             return {"lacks": True}
         told = (container.duration or 0) / 1_000_000 if is_video else 0
-        seconds = told if told > 0 else _count(container, streams[0])
+        counted = _count(container, _find_played(container) if is_video else wanted)
+        seconds = None if counted is None else max(told, counted)
         return {"exceeds": True} if seconds is None or seconds > MAX_SECONDS else {"seconds": float(seconds)}
 
 
@@ -53,21 +55,43 @@ def _is_wanted(stream: Any, is_video: bool) -> bool:
     return bool(stream.type == "video" and not stream.disposition & stream.disposition.attached_pic)
 
 
-def _count(container: Any, stream: Any) -> Fraction | None:
-    """From the first packet to the end of the last one; and not less than all of them together, if times are odd.
-    None if there are too many of them.
-    """
-    first, last, together = None, 0, 0
-    for number, packet in enumerate(container.demux(stream)):
-        if number >= MAX_PACKETS:
+def _find_played(container: Any) -> list[Any]:
+    """All that may go on: a film with one picture can have an hour of sound."""
+    return [stream for stream in container.streams if stream.type in {"audio", "video"}]
+
+
+def _count(container: Any, streams: list[Any]) -> Fraction | None:
+    """Of the longest of them. None if one has too many packets."""
+    tracks = {stream.index: _Track() for stream in streams}
+    for packet in container.demux(streams):
+        track = tracks[packet.stream.index]
+        if track.packets >= MAX_PACKETS:
             return None
+        track.add(packet)
+    return max(tracks[stream.index].span * Fraction(stream.time_base or 0) for stream in streams)
+
+
+@dataclass(slots=True)
+class _Track:
+    """From its first packet to the end of the last one, in its own units."""
+
+    packets: int = 0
+    first: int | None = None
+    last: int = 0
+    together: int = 0
+
+    def add(self, packet: Any) -> None:
         duration = packet.duration or 0
-        together += duration
+        self.packets += 1
+        self.together += duration
         if packet.pts is not None:
-            first = packet.pts if first is None else min(first, packet.pts)
-            last = max(last, packet.pts + duration)
-    span = last - first if first is not None else 0
-    return Fraction(max(span, together) * (stream.time_base or 0))
+            self.first = packet.pts if self.first is None else min(self.first, packet.pts)
+            self.last = max(self.last, packet.pts + duration)
+
+    @property
+    def span(self) -> int:
+        """Not less than all packets together, if their times are odd."""
+        return max(self.last - self.first if self.first is not None else 0, self.together)
 
 
 def _limit() -> None:

@@ -2,17 +2,23 @@
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import UUID
 
 import trio
 
-from server.errors import UploadsUnavailable
+from server.errors import TooManyUploads, UploadsUnavailable
 
 PIECE_BYTES = 1024 * 1024
 """Written at a time: many pieces of what comes from a socket, for a hop to a thread costs more than a small write."""
+MOST_PIECES = 1024
+"""Gathered: the client decides how small they are, and one of two bytes takes sixty."""
+MOST_OF_A_USER = 32
+"""At a time: the desktop sends a film in some ten pieces at once."""
 CLOSE_SECONDS = 30
 INSPECTIONS_AT_A_TIME = 2
 
@@ -26,7 +32,23 @@ class Uploads:
     upload_seconds: float
     silence_seconds: float = 60.0
     kept_bytes: int = 0
+    open_by_user: Counter[UUID] = field(default_factory=Counter)
     inspections: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(INSPECTIONS_AT_A_TIME))
+
+    @contextmanager
+    def open_one_more(self, user_id: UUID) -> Iterator[None]:
+        """Who brings a file costs a megabyte of memory, however slow it is, and may have no money for what comes of it.
+        Raises TooManyUploads.
+        """
+        if self.open_by_user[user_id] >= MOST_OF_A_USER:
+            raise TooManyUploads(f"{MOST_OF_A_USER} of your uploads are under way; wait until one has ended")
+        self.open_by_user[user_id] += 1
+        try:
+            yield
+        finally:
+            self.open_by_user[user_id] -= 1
+            if not self.open_by_user[user_id]:
+                del self.open_by_user[user_id]
 
     def require_room(self, size_bytes: int) -> None:
         """Raises UploadsUnavailable. Nothing is taken: who only says that much will come keeps nobody out."""
@@ -55,7 +77,7 @@ class StoredFile:
         """Raises UploadsUnavailable."""
         self._pieces.append(piece)
         self._gathered_bytes += len(piece)
-        if self._gathered_bytes >= PIECE_BYTES:
+        if self._gathered_bytes >= PIECE_BYTES or len(self._pieces) >= MOST_PIECES:
             await self.flush()
 
     async def flush(self) -> None:

@@ -71,7 +71,7 @@ MEMBERS: dict[Feature, str] = {
     "images": "those of messages[1]",
     "documents": "those of messages[1]",
     "input_audio": "those of messages[1]",
-    "attached": "those of messages[1]",
+    "attached": "the file",
 }
 
 

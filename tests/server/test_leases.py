@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, fields, replace
 from decimal import Decimal
 from pathlib import Path
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -50,7 +51,11 @@ def journal(folder: Path) -> Iterator[Journal]:
 
 @pytest.fixture
 def leases(credits_: Credits, journal: Journal, folder: Path) -> Leases:
-    return Leases(credits_, journal, folder, know_nothing)
+    return Leases(credits_, journal, folder, know_nothing, end_nothing)
+
+
+def end_nothing(call_id: UUID) -> None:
+    raise AssertionError(f"nobody wants {call_id} to end")
 
 
 async def know_nothing(_provider_code: str, _upstream_id: str) -> None:
@@ -240,7 +245,7 @@ async def test_the_loops_outlive_a_lock_that_is_not_released_in_time(
     slot = journal.open_slot(hold.id)
     url = database_url + ("&" if "?" in database_url else "?") + "options=-c%20lock_timeout%3D20ms"
     async with open_database(url, size=2) as database, trio.open_nursery() as nursery:
-        leases = Leases(Credits(database, lease_seconds=1), journal, folder, know_nothing)
+        leases = Leases(Credits(database, lease_seconds=1), journal, folder, know_nothing, end_nothing)
         with psycopg.connect(owner_database_url) as owner:
             owner.execute("LOCK TABLE holds")
             nursery.start_soon(leases.keep_renewing)

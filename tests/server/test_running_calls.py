@@ -44,6 +44,14 @@ def test_nobody_finds_what_is_another_users() -> None:
     assert running.find(BOB, None, "mine") is None
 
 
+def test_who_knows_what_its_user_wants_finds_a_call_by_its_id_alone() -> None:
+    running, call = RunningCalls(), Call()
+    running.note_started(call)
+    assert running.get(call.request_id) is call
+    running.note_ended(call, None)
+    assert running.get(call.request_id) is None
+
+
 def test_a_call_that_ends_late_leaves_its_key_to_the_one_that_has_it_now() -> None:
     """It was settled, which frees its key, while its client did not read."""
     running, first, second = RunningCalls(), Call(idempotency_key="mine"), Call(idempotency_key="mine")

@@ -10,6 +10,7 @@ import pytest
 from proxy.ledger import Outcome
 from storage.call_records import CallRecords
 from storage.credits import Credits
+from storage.journal import Progress
 from storage.postgres import Database, open_database
 from tests.storage.calls import USAGE, build_hold, build_settlement, make_user
 
@@ -72,3 +73,19 @@ async def test_a_foreign_call_is_not_found_and_only_that_it_is_there_can_be_told
     assert await records.find(stranger, hold.id, "mine") is None
     assert await records.is_somebodys(hold.id)
     assert not await records.is_somebodys(uuid4())
+
+
+async def test_who_runs_a_call_hears_of_its_users_wish_to_end_it_and_of_nobody_elses(database: Database) -> None:
+    credits_, records = Credits(database), CallRecords(database)
+    holds = [build_hold(await make_user(database, "9")) for _ in range(2)]
+    for hold in holds:
+        await credits_.hold(hold)
+    progress = [Progress(hold.id, True, False) for hold in holds]
+    assert await credits_.renew(progress) == []
+    await records.note_cancelled(holds[0].user_id, holds[1].id)
+    assert await credits_.renew(progress) == []
+    await records.note_cancelled(holds[0].user_id, holds[0].id)
+    assert await credits_.renew(progress) == [holds[0].id]
+    await credits_.settle(build_settlement(holds[1], "0.25"))
+    await records.note_cancelled(holds[1].user_id, holds[1].id)
+    assert await credits_.renew(progress) == [holds[0].id], "what is over needs no wish"

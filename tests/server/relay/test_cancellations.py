@@ -163,3 +163,14 @@ async def test_a_letter_that_comes_twice_or_late_is_no_harm(redis_url: str) -> N
         await wait_until(lambda: call.was_cancelled)
         with trio.fail_after(5):
             assert await asking.cancellations.ask_others(ANN, uuid4()) is None
+
+
+async def test_a_call_of_this_process_is_ended_in_the_background_and_of_another_nothing_is(redis_url: str) -> None:
+    async with open_place(redis_url) as place:
+        faulty, call = place.run(FaultyCall()), place.run(Call())
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        for call_id in (uuid4(), faulty.request_id, call.request_id):
+            place.cancellations.end_call(call_id)
+        with trio.fail_after(5):
+            while not call.was_cancelled:
+                await trio.sleep(0.005)

@@ -122,6 +122,28 @@ async def test_a_call_that_no_process_runs_any_more_is_said_to_be_charged_later(
     assert answer.json.keys() == {"success", "message", "requestId", "status"}
 
 
+@pytest.mark.parametrize("is_run_here", [True, False])
+async def test_a_call_that_is_just_beginning_is_ended(
+    served: Served, monkeypatch: pytest.MonkeyPatch, is_run_here: bool
+) -> None:
+    """Its hold stands, and its process knows of it a moment later."""
+    user = await served.make_user()
+    call = Call(user.id, request_id=await hold(served, user))
+    running, times_asked = served.services.running_calls, 0
+
+    async def ask_others(*_: object) -> bool | None:
+        nonlocal times_asked
+        times_asked += 1
+        if is_run_here:
+            running.note_started(call)
+            return None
+        return await call.cancel() if times_asked > 1 else None
+
+    monkeypatch.setattr(served.services.cancellations, "ask_others", ask_others)
+    assert (await cancel(served, user, call.request_id)).status == 200
+    assert call.was_cancelled
+
+
 async def test_a_call_that_takes_long_to_end_is_said_to_be_charged_later(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import io
 import os
 import random
+import re
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -77,6 +78,47 @@ async def test_a_header_that_lies_about_the_length_is_not_believed() -> None:
     for lie in (0xFFFFFFFF, 0):  # as programs write it that do not know yet
         data[place : place + 4] = struct.pack("<I", lie)
         assert (await inspect_sound_of(bytes(data))).seconds == pytest.approx(3.0, abs=0.01)
+
+
+async def test_a_film_that_lies_about_its_length_is_as_long_as_it_is() -> None:
+    """Otherwise an hour would be held for like a second."""
+    matroska = bytearray(make_video("mkv", 30.0))
+    place = matroska.index(b"\x44\x89\x88") + 3  # the element Duration, a float of eight bytes, in milliseconds
+    matroska[place : place + 8] = struct.pack(">d", 10.0)
+    quick_time = bytearray(make_video("mp4", 30.0))
+    for box, offset in ((b"mvhd", 20), (b"mdhd", 20), (b"tkhd", 24)):
+        for found in re.finditer(box, bytes(quick_time)):
+            quick_time[found.start() + offset : found.start() + offset + 4] = struct.pack(">I", 1)
+    for data in (matroska, quick_time):
+        assert (await inspect_video_of(bytes(data))).seconds == pytest.approx(30.0, abs=0.15)
+
+
+async def test_a_film_of_one_picture_is_as_long_as_its_sound() -> None:
+    film, written = io.BytesIO(make_video("mkv", 10.0)), io.BytesIO()
+    with av.open(film, "r") as source, av.open(written, "w", format="matroska") as target:
+        streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None and (packet.stream.type == "audio" or packet.pts == 0):
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    data = bytearray(written.getvalue())
+    place = data.index(b"\x44\x89\x88") + 3
+    data[place : place + 8] = struct.pack(">d", 10.0)
+    assert (await inspect_video_of(bytes(data))).seconds == pytest.approx(10.0, abs=0.15)
+
+
+async def test_a_recording_is_as_long_as_its_longest_track() -> None:
+    """Or a second would be paid for an hour: what is asked for subtitles does not say how much was heard."""
+    written = io.BytesIO()
+    short, long = (av.open(io.BytesIO(make_sound("mka", seconds)), "r") for seconds in (1.0, 8.0))
+    with short, long, av.open(written, "w", format="matroska") as target:
+        tracks = [(one, target.add_stream_from_template(one.streams.audio[0])) for one in (short, long)]
+        for source, stream in tracks:
+            for packet in source.demux():
+                if packet.dts is not None:
+                    packet.stream = stream
+                    target.mux(packet)
+    assert (await inspect_sound_of(written.getvalue())).seconds == pytest.approx(8.0, abs=0.15)
 
 
 async def test_a_recording_that_ends_in_the_middle_is_as_long_as_what_is_there() -> None:
@@ -208,6 +250,16 @@ async def test_a_program_that_dies_or_hangs_is_a_file_that_cannot_be_read(
     for text in ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "import time; time.sleep(60)"):
         program.write_text(text)
         assert await refuse(make_sound("wav")) == "file: it is broken or incomplete"
+
+
+@pytest.mark.parametrize("said", ["", "hello", "[1]", '{"seconds": NaN}', '{"seconds": "1"}'])
+async def test_a_program_that_says_something_else_is_a_file_that_cannot_be_read(
+    said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program.py"
+    monkeypatch.setattr(inspection, "PROGRAM", program)
+    program.write_text(f"print({said!r})")
+    assert await refuse(make_sound("wav")) == "file: it is broken or incomplete"
 
 
 async def test_the_program_has_nothing_of_ours_but_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,16 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
+from contextlib import ExitStack
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import trio
 
-from server.errors import UploadsUnavailable
-from server.uploads.stored_file import PIECE_BYTES, Uploads, open_stored_file
+from server.errors import TooManyUploads, UploadsUnavailable
+from server.uploads.stored_file import MOST_OF_A_USER, PIECE_BYTES, Uploads, open_stored_file
 
 ROOT = Path(__file__).parents[3]
 
@@ -51,6 +54,16 @@ async def test_small_pieces_are_written_together(tmp_path: Path) -> None:
         assert os.fstat(file.fileno()).st_size == 0
         await file.write(bytes(1024))
         assert os.fstat(file.fileno()).st_size == PIECE_BYTES
+
+
+async def test_pieces_of_two_bytes_take_no_more_memory_than_they_have(tmp_path: Path) -> None:
+    async with open_stored_file(build_uploads(tmp_path)) as file:
+        tracemalloc.start()
+        for number in range(PIECE_BYTES // 4):
+            await file.write(number.to_bytes(4)[2:])
+        taken, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert taken < 2 * PIECE_BYTES
 
 
 async def test_files_count_together_until_they_are_closed(tmp_path: Path) -> None:
@@ -107,3 +120,15 @@ trio.run(main)
         assert len([path for path in held if path.startswith(str(tmp_path))]) == 1
         process.send_signal(signal.SIGKILL)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_user_has_so_many_files_on_their_way_and_others_have_theirs(tmp_path: Path) -> None:
+    uploads, ann, bob = build_uploads(tmp_path), uuid4(), uuid4()
+    with ExitStack() as stack:
+        for _ in range(MOST_OF_A_USER):
+            stack.enter_context(uploads.open_one_more(ann))
+        stack.enter_context(uploads.open_one_more(bob))
+        with pytest.raises(TooManyUploads), uploads.open_one_more(ann):
+            pass
+        assert uploads.open_by_user[ann] == MOST_OF_A_USER
+    assert not uploads.open_by_user
