@@ -14,8 +14,8 @@ from proxy.transcript import TranscriptRequest
 from server.auth.callers import Caller
 from server.connection import keep_open
 from server.dialects.dialect import Encoder
+from server.dialects.form_fields import Fields
 from server.dialects.options import check_text
-from server.dialects.transcript_wishes import Fields
 from server.errors import CANCELLED, ProviderFailed, RequestCancelled, RequestInvalid
 from server.guard import caller
 from server.services import services

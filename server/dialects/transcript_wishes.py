@@ -4,7 +4,6 @@ One set of fields for both, for what one of them has the other may send. Names a
 https://platform.openai.com/docs/api-reference/audio/createTranscription
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeVar, get_args
 
@@ -13,15 +12,21 @@ import msgspec
 from proxy.chat import Attached
 from proxy.transcript import KnownSpeaker, Timestamps, TranscriptFormat, TranscriptRequest
 from server.dialects.bounds import check_passed_on
-from server.errors import ArgumentInvalid, RequestInvalid
+from server.dialects.form_fields import (
+    Fields,
+    check_no_control,
+    read_flag,
+    read_list,
+    read_one,
+    read_temperature,
+)
+from server.errors import ArgumentInvalid
 
 Task = Literal["transcribe", "translate"]
-Fields = Mapping[str, Sequence[str]]
 
 FORMATS: tuple[TranscriptFormat, ...] = get_args(TranscriptFormat)
 TIMESTAMPS: tuple[Timestamps, ...] = get_args(Timestamps)
 MIN_PROMPT_BYTES = 3
-MAX_LISTED = 100
 MAX_SPEAKERS = 16
 _CODES = (
     "af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr ga gl gu ha he hi hr ht hu hy id is"
@@ -30,9 +35,6 @@ _CODES = (
 )
 LANGUAGES = frozenset(_CODES.split())
 """What the clients offer, and what Whisper knows: https://platform.openai.com/docs/guides/speech-to-text"""
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0", ""})
 
 Word = TypeVar("Word", bound=str)
 
@@ -57,55 +59,14 @@ def read_transcript_request(
         prompt=_read_prompt(read_one(fields, "prompt")),
         temperature=read_temperature(fields, most=1.0),
         stream=streams or read_flag(fields, "stream"),
-        timestamps=tuple(_read_word(word, TIMESTAMPS, name) for name, word in _list(fields, "timestamp_granularities")),
+        timestamps=_read_timestamps(fields),
         logprobs=_read_include(fields),
         chunking=_read_chunking(fields),
         speakers=_read_speakers(fields),
-        languages=tuple(filter(None, (_read_language(word) for _, word in _list(fields, "languages")))),
-        keywords=tuple(word for _, word in _list(fields, "keywords")),
+        languages=tuple(filter(None, map(_read_language, read_list(fields, "languages")))),
+        keywords=tuple(read_list(fields, "keywords")),
         idempotency_key=idempotency_key,
     )
-
-
-def read_one(fields: Fields, name: str) -> str | None:
-    """Trimmed; None if it is absent or blank. Raises RequestInvalid for a field that comes twice."""
-    values = fields.get(name, ())
-    if len(values) > 1:
-        raise RequestInvalid(f"{name}: once, please; it came {len(values)} times")
-    return values[0].strip() or None if values else None
-
-
-def read_temperature(fields: Fields, most: float) -> float | None:
-    """Three decimals. Raises ArgumentInvalid."""
-    found = read_number(fields, "temperature")
-    if found is not None and not 0 <= found <= most:
-        raise ArgumentInvalid(f"temperature: a number from 0 to {most:g}")
-    return None if found is None else round(found, 3)
-
-
-def read_number(fields: Fields, name: str) -> float | None:
-    """A finite number. Raises ArgumentInvalid."""
-    text = read_one(fields, name)
-    if text is None:
-        return None
-    try:
-        return msgspec.convert(text, float, strict=False)  # knows no NaN and no infinity
-    except msgspec.ValidationError as error:
-        raise ArgumentInvalid(f"{name}: a number") from error
-
-
-def read_flag(fields: Fields, name: str) -> bool:
-    """Raises ArgumentInvalid."""
-    word = (read_one(fields, name) or "").lower()
-    if word not in _TRUE | _FALSE:
-        raise ArgumentInvalid(f"{name}: true or false")
-    return word in _TRUE
-
-
-def check_no_control(text: str, name: str) -> str:
-    if _CONTROL.search(text):
-        raise RequestInvalid(f"{name}: no control characters, please")
-    return text
 
 
 def _read_language(text: str | None) -> str | None:
@@ -133,9 +94,14 @@ def _read_word(text: str, words: Sequence[Word], name: str) -> Word:
     raise ArgumentInvalid(f"{name}: one of {', '.join(words)}")
 
 
+def _read_timestamps(fields: Fields) -> tuple[Timestamps, ...]:
+    name = "timestamp_granularities"
+    return tuple(_read_word(word, TIMESTAMPS, name) for word in read_list(fields, name))
+
+
 def _read_include(fields: Fields) -> bool:
     """Whether log probabilities are wanted, which is all that can be."""
-    wanted = {word for _, word in _list(fields, "include")}
+    wanted = set(read_list(fields, "include"))
     if wanted - {"logprobs"}:
         raise ArgumentInvalid("include: logprobs, or nothing")
     return bool(wanted)
@@ -171,8 +137,8 @@ def _as_number(text: str) -> object:
 
 
 def _read_speakers(fields: Fields) -> tuple[KnownSpeaker, ...]:
-    names = [word for _, word in _list(fields, "known_speaker_names", MAX_SPEAKERS)]
-    samples = [word for _, word in _list(fields, "known_speaker_references", MAX_SPEAKERS)]
+    names = read_list(fields, "known_speaker_names", MAX_SPEAKERS)
+    samples = read_list(fields, "known_speaker_references", MAX_SPEAKERS)
     if len(names) != len(samples):
         raise ArgumentInvalid("known_speaker_references: one for each of known_speaker_names")
     if not all(sample.startswith("data:") for sample in samples):
@@ -181,11 +147,3 @@ def _read_speakers(fields: Fields) -> tuple[KnownSpeaker, ...]:
         KnownSpeaker(check_no_control(name, "known_speaker_names"), sample)
         for name, sample in zip(names, samples, strict=True)
     )
-
-
-def _list(fields: Fields, name: str, most: int = MAX_LISTED) -> list[tuple[str, str]]:
-    """The values of a field that may come several times: as `name[]`, as libraries write it, or as `name`."""
-    found = [value.strip() for key in (name, f"{name}[]") for value in fields.get(key, ()) if value.strip()]
-    if len(found) > most:
-        raise ArgumentInvalid(f"{name}: at most {most} of them")
-    return [(name, value) for value in found]

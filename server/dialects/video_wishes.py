@@ -10,7 +10,7 @@ from proxy.chat import Attached, ChatRequest, Message, Sampling, Text
 from proxy.collected import Collected
 from proxy.events import Completed
 from proxy.routing import Model
-from server.dialects.transcript_wishes import Fields, read_number, read_one, read_temperature
+from server.dialects.form_fields import Fields, read_number, read_one, read_temperature
 from server.dialects.transcripts import tell_usage
 from server.errors import ArgumentInvalid, ChoiceUnknown
 

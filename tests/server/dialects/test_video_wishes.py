@@ -79,6 +79,8 @@ def test_a_file_that_says_nothing_lasts_as_long_as_its_client_says() -> None:
         ("durationMs", "-5"),
         ("durationMs", "0.4"),
         ("durationMs", "long"),
+        ("durationMs", "NaN"),
+        ("durationMs", "Infinity"),
         ("temperature", "hot"),
         ("temperature", "2.1"),
         ("framerate", "0"),
