@@ -33,10 +33,11 @@ ENDLESS = "/ws/events"
 """Is read to an end that it does not have: test_described_successes.py and test_watching.py ask it."""
 BUT_ENDINGS = tuple(word for path in (*ENDS_THE_CALLER, ENDLESS) for word in ("--exclude-path", path))
 FOR_ADMINISTRATORS = ("--include-path-regex", "/admin(/|$)|^/api/config/")
-CHATS_ALONE = ("--include-path-regex", "/chat/completions$")
-BUT_THOSE = ("--exclude-path-regex", "/admin(/|$)|/chat/completions$")
+CALLS = "/chat/completions$|/audio/|/video/analyze$"
+CALLS_ALONE = ("--include-path-regex", CALLS)
+BUT_THOSE = ("--exclude-path-regex", f"/admin(/|$)|{CALLS}")
 AT_RANDOM = ("--phases", "fuzzing")
-"""Without the cases at every bound of a schema. A chat's are more than a thousand: they are asked with --soak."""
+"""Without the cases at every bound of a schema. Those of a chat are over a thousand: they are asked with --soak."""
 JUDGES_ITSELF = ("/auth0/", "/auth/", "/api/auth0/", "/webhooks/", "/health/deployment")
 """Routes whose 401 speaks of something else than the token: of a login's state, another one's token, a signature."""
 
@@ -120,7 +121,7 @@ async def test_every_route_answers_people_as_it_is_described_and_signs_nobody_ou
     """Not asked without the token here, so each 401 is one that an app would give up its sign-in for."""
     async with open_described(stores) as (cloche, stripe):
         who = await make_buyer(cloche, stripe)
-        for options in ((*BUT_THOSE, *BUT_ENDINGS), (*CHATS_ALONE, *AT_RANDOM)):
+        for options in ((*BUT_THOSE, *BUT_ENDINGS), (*CALLS_ALONE, *AT_RANDOM)):
             run = await explore(cloche, tmp_path, who.headers, *options, "--exclude-checks", "ignored_auth")
             check_found_nothing(cloche, run)
         assert find_refused(cloche) == set()
