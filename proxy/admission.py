@@ -91,13 +91,13 @@ async def admit(
     searches = count_searches(request, model.capabilities)
     worst_prompt_tokens = prompt_tokens + search_tokens(searches)
     amount_usd = worst_cost_usd(model.price, worst_prompt_tokens, max_output, searches, find_extras(request))
-    hold = build_hold(route, request, user_id, amount_usd, prompt_tokens, api_key_id)
+    hold = build_hold(route, request, amount_usd, prompt_tokens, user_id=user_id, api_key_id=api_key_id)
     estimated_tokens = worst_prompt_tokens + min(max_output, EXPECTED_OUTPUT_TOKENS)
     return Admission(routes, partial(_build_call, request), call, tokenizer, hold, estimated_tokens)
 
 
-def build_hold(  # noqa: PLR0917 - what a hold is made of, in its order
-    route: Route, wanted: Wanted, user_id: UUID, amount_usd: Decimal, prompt_tokens: int, api_key_id: UUID | None
+def build_hold(
+    route: Route, wanted: Wanted, amount_usd: Decimal, prompt_tokens: int, *, user_id: UUID, api_key_id: UUID | None
 ) -> Hold:
     """For a call that has not begun, under a new id."""
     return Hold(

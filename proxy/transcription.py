@@ -34,7 +34,7 @@ def admit_transcription(
     tokenizer = find_tokenizer(route.targets[0].provider_model)
     prompt_tokens, output_tokens = _worst_tokens(request, model, _transcriber(route), tokenizer)
     amount_usd = worst_cost_usd(model.price, prompt_tokens, output_tokens, extras=_EXTRAS)
-    hold = build_hold(route, request, user_id, amount_usd, prompt_tokens, api_key_id)
+    hold = build_hold(route, request, amount_usd, prompt_tokens, user_id=user_id, api_key_id=api_key_id)
     estimated_tokens = prompt_tokens + min(output_tokens, EXPECTED_OUTPUT_TOKENS)
     return Admission(routes, partial(_build_call, request), call, tokenizer, hold, estimated_tokens)
 

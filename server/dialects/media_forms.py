@@ -29,7 +29,7 @@ class SoundForm(msgspec.Struct):
     language: Language | UnsetType = UNSET
     prompt: str | UnsetType = UNSET
     temperature: Temperature | UnsetType = UNSET
-    durationMs: Milliseconds | UnsetType = UNSET  # noqa: N815 - the name on the wire
+    duration_ms: Milliseconds | UnsetType = msgspec.field(default=UNSET, name="durationMs")
 
 
 class TranslationForm(msgspec.Struct):
@@ -67,19 +67,19 @@ class TranscriptionForm(msgspec.Struct):
     keywords: Sequence[str] | UnsetType = msgspec.field(default=UNSET, name="keywords[]")
 
 
-class VideoForm(msgspec.Struct):
+class VideoForm(msgspec.Struct, rename="camel"):
     """A video, and what is to be found out of it. Of each second the model looks at `framerate` pictures."""
 
     video: UploadedFile
     prompt: str
-    durationMs: Milliseconds  # noqa: N815 - the name on the wire
+    duration_ms: Milliseconds
     model: str | UnsetType = UNSET
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | UnsetType = UNSET
-    systemPrompt: str | UnsetType = UNSET  # noqa: N815 - the name on the wire
+    system_prompt: str | UnsetType = UNSET
     framerate: Annotated[float, msgspec.Meta(gt=0, le=24)] | UnsetType = UNSET
-    maxOutputTokens: Annotated[int, msgspec.Meta(ge=1)] | UnsetType = UNSET  # noqa: N815 - the name on the wire
-    thinkingBudget: Annotated[int, msgspec.Meta(ge=0)] | UnsetType = UNSET  # noqa: N815 - the name on the wire
-    requestId: str | UnsetType = UNSET  # noqa: N815 - the name on the wire
+    max_output_tokens: Annotated[int, msgspec.Meta(ge=1)] | UnsetType = UNSET
+    thinking_budget: Annotated[int, msgspec.Meta(ge=0)] | UnsetType = UNSET
+    request_id: str | UnsetType = UNSET
 
 
 class MediaUsage(msgspec.Struct, rename="camel"):

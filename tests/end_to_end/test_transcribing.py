@@ -16,6 +16,7 @@ from tests.end_to_end.caller import read_events
 from tests.end_to_end.cloche import Cloche, Customer, Stores, open_cloche
 from tests.end_to_end.test_openai_sdk import make_client
 from tests.end_to_end.uploading import Upload, open_uploader
+from tests.fake_google_files import open_google_files
 from tests.fake_openai_audio import PIECES, SRT, TEXT, VTT, answer_sound, read_fields
 from tests.fake_upstream import FakeUpstream, RecordedRequest, Step, WaitForClose, open_fake_upstream, upto_chunks
 from tests.fakes import openai_error
@@ -30,6 +31,7 @@ NEWER_USD = Decimal("0.000200")
 """25 tokens at 6 and 5 at 10 dollars a million."""
 DIARIZE_USD = Decimal("0.000112")
 """The same at 2.50 and 10, and half a millionth goes to the even one."""
+GOOGLES, GOOGLES_USD = "google/gemini-3-flash-preview-transcribe", Decimal("0.000422")
 SHIPPED = "/api/audio/transcriptions"
 
 Script = Callable[[RecordedRequest], Any]
@@ -266,6 +268,22 @@ async def test_the_shipped_stream_is_ascii_and_says_done(stores: Stores) -> None
         assert frames[:2] == [{"text": piece, "done": False} for piece in PIECES]
         assert (frames[2]["text"], frames[2]["done"]) == ("", True)
         assert cloche.balance(customer) == (10 - NEWER_USD, 0)
+
+
+async def test_googles_models_transcribe_too_whole_and_streamed(stores: Stores) -> None:
+    """420 tokens at 1 and 6 at 0.40 dollars a million, as the stand-in says."""
+    async with open_google_files() as google:
+        named = {"GOOGLE_BASE_URL": google.base_url, "GOOGLE_API_KEY": google.keys[0]}
+        async with open_cloche(stores, settings=named) as cloche:
+            customer = await cloche.make_customer()
+            file = ("note.mp3", make_sound("mp3", SECONDS), "audio/mpeg")
+            for path in (SHIPPED, f"{SHIPPED}/stream", "/v1/audio/transcriptions"):
+                answer = await post(cloche, customer, path, file, model=GOOGLES, language="de", prompt="Cloche")
+                assert answer.status_code == 200, answer.text
+                assert "field" in answer.text
+            assert [asked.inline_bytes for asked in google.generated] == [len(file[1])] * 3
+            assert cloche.balance(customer) == (10 - 3 * GOOGLES_USD, 0)
+            cloche.check_accounts()
 
 
 async def test_an_unknown_model_is_not_found_and_an_empty_purse_is_told(stores: Stores) -> None:
